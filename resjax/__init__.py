@@ -1,0 +1,22 @@
+"""resjax: every network of the residual family, as pure Flax linen modules compiled by XLA."""
+
+from resjax.errors import InputError
+from resjax.interop import from_pretrained, load_torch_weights, save_pretrained
+from resjax.layers import ConstantScaling, Gates, Gating, ShortcutDropout, StochasticDepth
+from resjax.models import ModelInfo, create_model, list_models, model_info
+
+__all__ = [
+    "ConstantScaling",
+    "Gates",
+    "Gating",
+    "InputError",
+    "ModelInfo",
+    "ShortcutDropout",
+    "StochasticDepth",
+    "create_model",
+    "from_pretrained",
+    "list_models",
+    "load_torch_weights",
+    "model_info",
+    "save_pretrained",
+]

@@ -1,0 +1,51 @@
+"""What every network is made of."""
+
+from resjax.layers.block import ORDERS, PRE_ACTIVATION, SHORTCUTS, ConvSpec, ResidualBlock
+from resjax.layers.conv import CONV_OUTPUT, Conv, conv2d
+from resjax.layers.gates import Gates, run_if_active, scale
+from resjax.layers.head import ClassifierHead
+from resjax.layers.initializers import INITIALIZERS, initializer
+from resjax.layers.norm import BatchNorm
+from resjax.layers.pool import max_pool
+from resjax.layers.shortcut import (
+    ConstantScaling,
+    Gating,
+    ShortcutDropout,
+    ShortcutVariant,
+    average_and_pad,
+    subsample_and_pad,
+)
+from resjax.layers.stage import REMAT_POLICIES, Stage, StageSpec
+from resjax.layers.stem import STEMS, Stem
+from resjax.layers.stochastic_depth import StochasticDepth
+
+__all__ = [
+    "CONV_OUTPUT",
+    "INITIALIZERS",
+    "ORDERS",
+    "PRE_ACTIVATION",
+    "REMAT_POLICIES",
+    "SHORTCUTS",
+    "STEMS",
+    "BatchNorm",
+    "ClassifierHead",
+    "ConstantScaling",
+    "Conv",
+    "ConvSpec",
+    "Gates",
+    "Gating",
+    "ResidualBlock",
+    "ShortcutDropout",
+    "ShortcutVariant",
+    "Stage",
+    "StageSpec",
+    "Stem",
+    "StochasticDepth",
+    "average_and_pad",
+    "conv2d",
+    "initializer",
+    "max_pool",
+    "run_if_active",
+    "scale",
+    "subsample_and_pad",
+]

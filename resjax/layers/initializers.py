@@ -1,0 +1,36 @@
+"""Initial parameters by name, so that a network's description is plain data."""
+
+from typing import Any
+
+import jax
+from flax import linen as nn
+
+from resjax.errors import unknown_name
+
+INITIALIZERS = {
+    # Std sqrt(2 / (k k C_out)): fb.resnet.torch, torchvision's ResNet, DenseNet's code.
+    "he_normal_fan_out": nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
+    # Std sqrt(2 / (k k C_in)): He et al. 2015 (arXiv 1502.01852, eq. 10), Wide ResNet's code, torchvision's DenseNet.
+    "he_normal_fan_in": nn.initializers.variance_scaling(2.0, "fan_in", "normal"),
+    # Std sqrt(1 / (k k C_in)): Caffe's "xavier".
+    "xavier": nn.initializers.variance_scaling(1.0, "fan_in", "uniform"),
+    # U(-1/sqrt(fan_in), 1/sqrt(fan_in)), Torch's default for linear layers.
+    "torch_linear": nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),
+    # U(0, 1), Torch7's default for BN scales.
+    "uniform": nn.initializers.uniform(1.0),
+    "ones": nn.initializers.ones,
+    "zeros": nn.initializers.zeros,
+}
+
+
+def initializer(choice: Any, kind: str = "initializer") -> jax.nn.initializers.Initializer:
+    """The initialiser of a name in `INITIALIZERS`, or `choice` itself where it is a function (key, shape, dtype).
+
+    Raises:
+      InputError: for an unknown name of this `kind`, which the message calls it.
+    """
+    if callable(choice):
+        return choice
+    if choice not in INITIALIZERS:
+        raise unknown_name(kind, str(choice), INITIALIZERS)
+    return INITIALIZERS[choice]

@@ -1,0 +1,74 @@
+"""Shortcuts: how a block's input reaches its output where the shape changes, and what may be done to it on the way."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from resjax.errors import InputError
+
+
+def subsample_and_pad(x: jax.Array, features: int, strides: int) -> jax.Array:
+    """Option A: every `strides`-th pixel and zero channels appended; no parameters. x [N, H, W, C], features >= C.
+
+    He et al. 2015, arXiv 1512.03385, section 3.3.
+    """
+    return _append_zeros(x[:, ::strides, ::strides, :], features)
+
+
+def average_and_pad(x: jax.Array, features: int, strides: int) -> jax.Array:
+    """The mean of each window of `strides` x `strides` and zero channels appended; no parameters.
+
+    Huang et al. 2016, arXiv 1603.09382, code: 2x2 average pooling where the resolution halves.
+    """
+    window = (strides, strides)
+    # A window that reaches over the edge averages what it has, so that odd sizes halve as the convolution halves them.
+    pads = [(0, -size % strides) for size in x.shape[1:3]]
+    return _append_zeros(nn.avg_pool(x, window, window, pads, count_include_pad=False), features)
+
+
+def _append_zeros(x, features):
+    if features < x.shape[-1]:
+        raise InputError(
+            f"a shortcut that appends zero channels cannot go from {x.shape[-1]} to {features}: use shortcut B or C"
+        )
+    return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, features - x.shape[-1])))
+
+
+@dataclasses.dataclass(frozen=True)
+class ConstantScaling:
+    """shortcut * `shortcut` + branch * `branch` (He et al. 2016, arXiv 1603.05027, section 3.1)."""
+
+    shortcut: float = 0.5
+    branch: float = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class Gating:
+    """(1 - g) * shortcut + branch * (g if exclusive else 1), with g = sigmoid(1x1 convolution of x + bias).
+
+    He et al. 2016, arXiv 1603.05027, section 3.1: exclusive and shortcut-only gating.
+
+    Attributes:
+      exclusive: whether the branch is gated too.
+      bias_init: initial b_g; the paper searched 0 .. -10.
+    """
+
+    exclusive: bool = True
+    bias_init: float = -6.0
+
+
+@dataclasses.dataclass(frozen=True)
+class ShortcutDropout:
+    """Dropout of the shortcut's output (He et al. 2016, arXiv 1603.05027, section 3.1)."""
+
+    rate: float = 0.5
+
+    def __post_init__(self):
+        if not 0 <= self.rate < 1:
+            raise InputError(f"ShortcutDropout: expected a rate in [0, 1), got {self.rate!r}")
+
+
+ShortcutVariant = ConstantScaling | Gating | ShortcutDropout
+"""What table 1 of He et al. 2016 does to identity shortcuts; its 1x1 convolution is shortcut "C"."""

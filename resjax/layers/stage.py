@@ -1,0 +1,76 @@
+"""A stage: a transition block that may change resolution and width, then blocks of one shape."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+from flax import linen as nn
+
+from resjax.layers.conv import CONV_OUTPUT
+from resjax.layers.gates import Gates
+from resjax.layers.pool import max_pool
+
+REMAT_POLICIES = {
+    "none": jax.checkpoint_policies.everything_saveable,
+    "full": jax.checkpoint_policies.nothing_saveable,
+    "convs": jax.checkpoint_policies.save_only_these_names(CONV_OUTPUT),
+}
+"""What a block keeps for its gradient: all that autodiff asks for; its input; or its convolutions' outputs as well."""
+
+
+class StageSpec(NamedTuple):
+    """What a stage consists of.
+
+    Attributes:
+      transition: builds the first block from the keyword argument `name`.
+      block: builds each of the others, which keep the shape.
+      num_blocks: number of blocks, the first included.
+      pool: whether 3x3 max-pooling with stride 2 comes before them.
+    """
+
+    transition: Callable[..., nn.Module]
+    block: Callable[..., nn.Module]
+    num_blocks: int
+    pool: bool = False
+
+
+class Stage(nn.Module):
+    """The blocks of `spec`, one after another: `block_1`, `block_2`, .. or, scanned, `block_1` and `blocks`.
+
+    Attributes:
+      spec: what the stage consists of.
+      first_block: index of the stage's first block among the gates of the network.
+      scan: whether all blocks but the first are one loop (`flax.linen.scan`), their variables stacked along a first
+        axis: compile time then does not grow with depth.
+      remat: a name in `REMAT_POLICIES`.
+    """
+
+    spec: StageSpec
+    first_block: int = 0
+    scan: bool = False
+    remat: str = "none"
+
+    @nn.compact
+    def __call__(self, x: jax.Array, gates: Gates, train: bool) -> jax.Array:
+        """Maps x [N, H, W, C] through the blocks, each with its own entry of `gates`."""
+
+        def run(block, x, gates):
+            return block(x, gates, train)
+
+        if self.remat != "none":
+            run = nn.remat(run, policy=REMAT_POLICIES[self.remat], prevent_cse=not self.scan)
+        if self.spec.pool:
+            x = max_pool(x)
+        first, end = self.first_block, self.first_block + self.spec.num_blocks
+        x = run(self.spec.transition(name="block_1"), x, gates.block(first))
+        if self.scan and self.spec.num_blocks > 1:
+            scanned = nn.scan(
+                lambda block, x, gates: (run(block, x, gates), None),
+                variable_axes={"params": 0, "batch_stats": 0},
+                split_rngs={"params": True, "dropout": True},
+                length=self.spec.num_blocks - 1,
+            )
+            return scanned(self.spec.block(name="blocks"), x, gates.block(slice(first + 1, end)))[0]
+        for i in range(1, self.spec.num_blocks):
+            x = run(self.spec.block(name=f"block_{i + 1}"), x, gates.block(first + i))
+        return x

@@ -1,0 +1,52 @@
+"""Stochastic depth (Huang et al. 2016, arXiv 1603.09382)."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from resjax.errors import InputError
+from resjax.layers.gates import Gates
+
+
+@dataclasses.dataclass(frozen=True)
+class StochasticDepth:
+    """Residual branches that are left out at random in training: H = after(shortcut + b branch), b ~ Bernoulli(p_l).
+
+    Attributes:
+      survival_probability: p_L of the last block.
+      decay: "linear", p_l = 1 - (l / L) (1 - p_L) for l = 1 .. L (section 3, eq. 4), or "constant", p_l = p_L.
+      per_sample: draw for each image, not for each mini-batch. Every branch then runs and its statistics move.
+      rescale: divide a surviving branch by p_l in training, not multiply every branch by p_l in evaluation (eq. 5).
+    """
+
+    survival_probability: float = 0.5
+    decay: str = "linear"
+    per_sample: bool = False
+    rescale: bool = False
+
+    def __post_init__(self):
+        p = self.survival_probability
+        if isinstance(p, bool) or not isinstance(p, (int, float)) or not 0 < p <= 1:
+            raise InputError(f"survival_probability: expected a number in (0, 1], got {p!r}")
+        if self.decay not in ("linear", "constant"):
+            raise InputError(f"decay: expected 'linear' or 'constant', got {self.decay!r}")
+
+    def survival_probabilities(self, num_blocks: int) -> np.ndarray:
+        """p_l, [num_blocks]."""
+        share = np.arange(1, num_blocks + 1) / num_blocks if self.decay == "linear" else np.ones(num_blocks)
+        return 1 - share * (1 - self.survival_probability)
+
+    def training_gates(self, key: jax.Array, num_blocks: int, images: int) -> Gates:
+        """Draws the gates of one mini-batch of `images`."""
+        p = jnp.asarray(self.survival_probabilities(num_blocks), jnp.float32)
+        scales = 1 / p if self.rescale else None
+        if not self.per_sample:
+            return Gates(active=jax.random.bernoulli(key, p), branch=scales)
+        drawn = jax.random.bernoulli(key, p[:, None], (num_blocks, images)).astype(jnp.float32)
+        return Gates(branch=drawn if scales is None else drawn * scales[:, None])
+
+    def evaluation_gates(self, num_blocks: int) -> Gates:
+        """The expected branches: p_l, or 1 where training divided by it."""
+        return Gates() if self.rescale else Gates(branch=jnp.asarray(self.survival_probabilities(num_blocks)))

@@ -1,0 +1,118 @@
+"""Wider ResNet-38 (Wu, Shen & van den Hengel 2016, Wider or Deeper, arXiv 1611.10080), from the authors' code."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+from flax import linen as nn
+
+from resjax.errors import InputError
+from resjax.layers import ConvSpec, Gates, ResidualBlock, StageSpec
+from resjax.models.inputs import check_choice, check_positive, check_rate
+from resjax.models.network import ResidualNetwork
+
+_LEVELS = (2, 3, 4, 5, 6, 7)
+# How each level that halves the resolution does so: by max-pooling before it, or by the stride of its first block.
+_POOLED = {"a": (2, 3, 4, 5, 6), "a1": (), "a2": (2, 3)}
+_STRIDED = {"a": (), "a1": (2, 3, 4, 5, 6), "a2": (4, 5, 6)}
+# With output stride 8, levels 5 and 6 keep the resolution: dilation of a level's first convolution, which the stride
+# came with, and of all behind it, whose neighbours it moved apart.
+_DILATIONS = {5: (1, 2), 6: (2, 4), 7: (4, 4)}
+
+
+class WiderResNet(ResidualNetwork):
+    """Level 1: C(3) 64; levels 2 .. 7: pre-activated blocks, the first of each with a 1x1 projection; BN ReLU, linear.
+
+    Level l is `stage_{l - 1}`. Fields of every network (`num_classes`, `dtype`, `stochastic_depth`, ...): see `Network`
+    and `NormalizedNetwork`; the authors draw kernels by fan-in and the classifier with its bias from
+    U(-1/sqrt(C), 1/sqrt(C)).
+
+    Attributes:
+      variant: "a", 3x3 max-pooling with stride 2 before levels 2 .. 6; "a1", stride 2 in the first convolution of those
+        levels; "a2", pooling before levels 2 and 3, strides in levels 4 .. 6.
+      stage_sizes: blocks of levels 2 .. 7.
+      widths: channels of the convolutions of a block in levels 2 .. 7: two are 3x3, three 1x1, 3x3, 1x1.
+      stem_width: channels of level 1.
+      output_stride: 32, or 8 for dense prediction with the same variables: levels 5 and 6 keep the resolution; the 3x3
+        convolutions are dilated, by 2 in level 5 but for its very first, by 4 in levels 6 and 7. For "a1" and "a2" the
+        network of stride 32 computes every fourth pixel of it, exactly; for "a" not, whose pooling is left out.
+      dropout_rates: dropout before the last convolution of the blocks of levels 6 and 7; (0.3, 0.5) for segmentation.
+    """
+
+    variant: str = "a1"
+    stage_sizes: tuple[int, ...] = (3, 3, 6, 3, 1, 1)
+    widths: tuple[tuple[int, ...], ...] = (
+        (128, 128),
+        (256, 256),
+        (512, 512),
+        (512, 1024),
+        (512, 1024, 2048),
+        (1024, 2048, 4096),
+    )
+    stem_width: int = 64
+    output_stride: int = 32
+    dropout_rates: tuple[float, float] = (0.0, 0.0)
+    norm_epsilon: float = 1.001e-5
+    kernel_init: Any = "he_normal_fan_in"
+    head_bias_init: Any = "torch_linear"
+
+    def __post_init__(self):
+        check_choice("variant", self.variant, tuple(_POOLED))
+        check_choice("output_stride", self.output_stride, (8, 32))
+        for field in ("stage_sizes", "widths"):
+            if len(getattr(self, field)) != len(_LEVELS):
+                raise InputError(f"{field}: expected an entry for each of levels 2 .. 7, got {getattr(self, field)}")
+        check_positive("stage_sizes", self.stage_sizes)
+        check_positive("stem_width", self.stem_width)
+        for widths in self.widths:
+            check_positive("widths", widths)
+            check_choice("convolutions of a block", len(widths), (2, 3))
+        if len(self.dropout_rates) != 2:
+            raise InputError(f"dropout_rates: expected those of levels 6 and 7, got {self.dropout_rates!r}")
+        for rate in self.dropout_rates:
+            check_rate("dropout_rates", rate)
+        super().__post_init__()
+
+    @property
+    def num_blocks(self) -> int:
+        """Number of residual blocks, the length of a gate array."""
+        return sum(self.stage_sizes)
+
+    @nn.nowrap
+    def trunk(self, images: jax.Array, train: bool, gates: Gates) -> dict[str, jax.Array]:
+        """The levels' outputs by name, [N, H', W', C'] each; "final" is what the classifier pools."""
+        if train and any(self.dropout_rates):
+            self.require_key(f"dropout_rates={self.dropout_rates}")
+        x = self.make_stem(self.stem_width, activate=False)(images, train)
+        return self.activate_last(self.run_stages(x, self.stages(), train, gates), train)
+
+    @nn.nowrap
+    def stages(self) -> list[StageSpec]:
+        """What levels 2 .. 7 consist of."""
+        return [self._level(*level) for level in zip(_LEVELS, self.stage_sizes, self.widths, strict=True)]
+
+    @nn.nowrap
+    def _level(self, level: int, num_blocks: int, widths: tuple[int, ...]) -> StageSpec:
+        conv, norm = self.conv_and_norm()
+        keeps_resolution = self.output_stride == 8 and level in _DILATIONS
+        first_dilation, dilation = _DILATIONS[level] if keeps_resolution else (1, 1)
+        rate = dict(zip((6, 7), self.dropout_rates, strict=True)).get(level, 0.0)
+        sizes = (3, 3) if len(widths) == 2 else (1, 3, 1)
+        convs = tuple(
+            ConvSpec(size, width, strided=i == 0, dilation=dilation if size == 3 else 1)
+            for i, (size, width) in enumerate(zip(sizes, widths, strict=True))
+        )
+        convs = (*convs[:-1], dataclasses.replace(convs[-1], dropout_rate=rate))
+        first = dataclasses.replace(convs[0], dilation=first_dilation if sizes[0] == 3 else 1)
+        block = functools.partial(ResidualBlock, conv, norm, order="full_pre_activation")
+        strides = 2 if level in _STRIDED[self.variant] and not keeps_resolution else 1
+        return StageSpec(
+            # Its shortcut is a projection of the activated input whatever the widths.
+            transition=functools.partial(
+                block, convs=(first, *convs[1:]), strides=strides, shortcut="C", activate_first="shortcut"
+            ),
+            block=functools.partial(block, convs=convs),
+            num_blocks=num_blocks,
+            pool=level in _POOLED[self.variant] and not keeps_resolution,
+        )

@@ -1,0 +1,99 @@
+"""Many steps in one dispatch: the host hands over a range of steps and does nothing until they are done."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import Mesh
+
+from resjax.train.metrics import NO_FAILURE, Totals
+from resjax.train.sharding import batch_sharding, check_batch_size, replicated
+from resjax.train.state import TrainState, order_key
+from resjax.train.step import Batch
+
+RunSteps = Callable[..., tuple[TrainState, Totals]]
+
+
+@functools.partial(jax.jit, static_argnames="size")
+def epoch_order(seed: jax.Array, epoch: jax.Array, size: int) -> jax.Array:
+    """The order of the `size` images in an epoch, int32 [size]: a permutation drawn from (seed, epoch)."""
+    return jax.random.permutation(order_key(seed, epoch), size)
+
+
+def put_resident(data: Batch, mesh: Mesh, multiple: int = 1) -> Batch:
+    """Copies images and labels to every device, zero-padded at the end to a multiple of `multiple` images."""
+    padding = -len(data[0]) % multiple
+    return tuple(
+        jax.device_put(np.pad(array, ((0, padding), *((0, 0) for _ in array.shape[1:]))), replicated(mesh))
+        for array in data
+    )
+
+
+def make_run_steps(train_step: Callable, batch_size: int, mesh: Mesh) -> RunSteps:
+    """Builds `run_steps(state, totals, data, order, first, count) -> (state, totals)`, compiled once.
+
+    It takes `count` steps in a compiled loop. Step i trains on images order[(first + i) * batch_size :][:batch_size]
+    of the resident `data`. `count` is data, not shape: one compilation serves every length, and the cut of an epoch
+    into calls changes no bit of the result. The loop ends early, with `totals.failed_step` set, at a loss or gradient
+    that is not finite. `state` is donated; `totals` is not, so that the host can read it while the next call runs.
+
+    Raises:
+      InputError: where `batch_size` is not a multiple of the number of devices.
+    """
+    check_batch_size(batch_size, mesh)
+    whole, split = replicated(mesh), batch_sharding(mesh)
+
+    def run_steps(state: TrainState, totals: Totals, data: Batch, order: jax.Array, first, count):
+        def unfinished(carry):
+            i, _, totals = carry
+            return (i < count) & (totals.failed_step == NO_FAILURE)
+
+        def body(carry):
+            i, state, totals = carry
+            index = lax.dynamic_slice(order, ((first + i) * batch_size,), (batch_size,))
+            batch = tuple(lax.with_sharding_constraint(array[index], split) for array in data)
+            step = state.step
+            state, metrics = train_step(state, batch)
+            finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["gradient_norm"])
+            totals = totals.replace(
+                loss=totals.loss + metrics["loss"] * batch_size,
+                correct=totals.correct + metrics["correct"],
+                images=totals.images + batch_size,
+                failed_step=jnp.where(finite, NO_FAILURE, step),
+            )
+            return i + 1, state, totals
+
+        return lax.while_loop(unfinished, body, (jnp.int32(0), state, totals))[1:]
+
+    return jax.jit(run_steps, donate_argnums=0, in_shardings=whole, out_shardings=whole)
+
+
+def make_run_evaluation(eval_step: Callable, batch_size: int, mesh: Mesh) -> Callable[..., Totals]:
+    """Builds `run_evaluation(variables, totals, data, size, first, count) -> totals`, compiled once.
+
+    It evaluates `count` batches, from batch `first` on, of the resident `data`, which holds `size` images and is padded
+    to whole batches: the padding of the last one is masked, so that each image counts exactly once.
+
+    Raises:
+      InputError: where `batch_size` is not a multiple of the number of devices.
+    """
+    check_batch_size(batch_size, mesh)
+    whole, split = replicated(mesh), batch_sharding(mesh)
+
+    def run_evaluation(variables: Any, totals: Totals, data: Batch, size, first, count) -> Totals:
+        def body(i, totals):
+            start = (first + i) * batch_size
+            batch = tuple(
+                lax.with_sharding_constraint(lax.dynamic_slice_in_dim(array, start, batch_size), split)
+                for array in data
+            )
+            sums = eval_step(variables, batch, start + jnp.arange(batch_size) < size)
+            return totals.replace(**{name: getattr(totals, name) + value for name, value in sums.items()})
+
+        return lax.fori_loop(0, count, body, totals)
+
+    return jax.jit(run_evaluation, in_shardings=whole, out_shardings=whole)

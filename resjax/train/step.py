@@ -1,0 +1,96 @@
+"""One training step and one evaluation step, as pure functions."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+
+from resjax.train.state import TrainState, step_key
+
+Batch = tuple[jax.Array, jax.Array]
+"""uint8 images [N, H, W, C] and int32 labels [N]."""
+
+Prepare = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+"""(key, uint8 images, labels) -> (float images, target probabilities [N, K]): normalisation and augmentation."""
+
+
+def make_train_step(
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    prepare: Prepare,
+    label_smoothing: float = 0.0,
+    average_decay: float = 0.0,
+) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
+    """Builds `train_step(state, batch) -> (state, metrics)`.
+
+    The loss is the mean cross-entropy of the batch; weight decay belongs to the optimizer. Metrics are scalars: `loss`
+    (mean), `correct` (images whose largest logit is their own label's), `gradient_norm` (global L2 norm).
+
+    Args:
+      model: a network of `resjax.models`.
+      optimizer: see `resjax.train.sgd`.
+      prepare: normalises and augments a batch, drawing from the step's key; compiled into the step.
+      label_smoothing: s, targets become (1 - s) t + s / K (Szegedy et al. 2016, arXiv 1512.00567, section 7).
+      average_decay: decay per step of the moving average of parameters and BN statistics; 0 keeps none.
+    """
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
+        images, labels = batch
+        prepare_key, dropout_key = jax.random.split(step_key(state.seed, state.step))
+        images, targets = prepare(prepare_key, images, labels)
+        targets = optax.smooth_labels(targets, label_smoothing)
+
+        def loss_fn(params):
+            logits, new = model.apply(
+                {"params": params, "batch_stats": state.batch_stats},
+                images,
+                train=True,
+                mutable=["batch_stats"],
+                rngs={"dropout": dropout_key},
+            )
+            return optax.softmax_cross_entropy(logits, targets).mean(), (logits, new.get("batch_stats", {}))
+
+        (loss, (logits, batch_stats)), gradients = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        average = state.average
+        if average is not None:
+            current = {"params": params, "batch_stats": batch_stats}
+            average = optax.incremental_update(current, average, 1 - average_decay)
+        metrics = {
+            "loss": loss,
+            "correct": count_correct(logits, labels),
+            "gradient_norm": optax.tree.norm(gradients),
+        }
+        state = state.replace(
+            step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state, average=average
+        )
+        return state, metrics
+
+    return train_step
+
+
+def make_eval_step(
+    model: nn.Module, normalize: Callable[[jax.Array], jax.Array]
+) -> Callable[[Any, Batch, jax.Array], dict[str, jax.Array]]:
+    """Builds `eval_step(variables, batch, valid) -> sums` over the images of the batch where bool [N] `valid` holds."""
+
+    def eval_step(variables: Any, batch: Batch, valid: jax.Array) -> dict[str, jax.Array]:
+        images, labels = batch
+        logits = model.apply(variables, normalize(images), train=False)
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        return {
+            "loss": jnp.where(valid, losses, 0).sum(),
+            "correct": count_correct(logits, labels, valid),
+            "images": valid.sum(dtype=jnp.int32),
+        }
+
+    return eval_step
+
+
+def count_correct(logits: jax.Array, labels: jax.Array, valid: jax.Array | bool = True) -> jax.Array:
+    """Number of images, int32, whose largest logit of [N, K] is that of their label in [N], where `valid`."""
+    return ((logits.argmax(-1) == labels) & valid).sum(dtype=jnp.int32)
