@@ -1,0 +1,198 @@
+"""Measures resjax beside PyTorch on this machine: `python -m experiments.benchmark --models resnet_20:128 wrn_16_4:64`.
+
+The same network, batch, precision and optimizer on both sides, each in a process of its own, one running while the
+others wait, in turns. Reported is the median over the rounds of the ratio within a round, which noise moves least.
+"""
+
+import dataclasses
+import datetime
+import json
+import multiprocessing
+import pathlib
+import statistics
+import sys
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import tyro
+from rich.console import Console
+
+from experiments.benchmark_workers import MeasurementError, Worker
+from resjax.errors import InputError
+from resjax.models import create_model, model_info
+
+PROGRAM = "python -m experiments.benchmark"
+MODELS = (
+    "resnet_20:128",
+    "wrn_16_4:64",
+    "wrn_28_10:16",
+    "preresnet_110:64",
+    "resnext_29_8x64d:8",
+    "densenet_bc_100_12:32",
+    "resnet_50:8",
+    "resnext_50_32x4d:8",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What to measure."""
+
+    models: tuple[str, ...] = MODELS
+    """NAME:BATCH, names as `resjax.create_model` takes them, on images of their paper's size."""
+    rounds: int = 5
+    """Turns of each side."""
+    steps: int = 3
+    """Training steps in a turn."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Computation dtype; on PyTorch's side, bfloat16 is autocast."""
+    torch: tuple[Literal["eager", "compile"], ...] = ("eager", "compile")
+    """PyTorch's ways of running; the best of them counts. Without a value: resjax alone."""
+    output: pathlib.Path = pathlib.Path("benchmarks")
+    """Folder for results.json and results.md."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit code: 0, or 2 for bad input."""
+    console = Console(soft_wrap=True)
+    options = tyro.cli(Options, prog=PROGRAM, description=__doc__, args=arguments, use_underscores=True)
+    try:
+        results = run(options, console)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    write(options.output, results)
+    console.print(table(results), markup=False, highlight=False)
+    return 0
+
+
+def run(options: Options, console: Console) -> dict[str, Any]:
+    """Measures every network; returns what results.json holds.
+
+    Raises:
+      InputError: for an unknown network or a number that cannot be.
+    """
+    pairs = [_parse(text) for text in options.models]
+    if options.rounds < 1 or options.steps < 1:
+        raise InputError(f"--rounds and --steps: expected positive integers, got {options.rounds} and {options.steps}")
+    context = multiprocessing.get_context("spawn")
+    rows, machine = [], {}
+    for name, batch in pairs:
+        row, machine = measure(name, batch, options, context, console)
+        rows.append(row)
+        console.print(line(row), markup=False, highlight=False)
+    return {"date": datetime.date.today().isoformat(), "machine": machine, "dtype": options.dtype, "networks": rows}
+
+
+def measure(
+    name: str, batch: int, options: Options, context: Any, console: Console
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """One network on every side, and the machine as its processes describe it."""
+    info = model_info(name)
+    request = {"name": name, "batch": batch, "dtype": options.dtype, "steps": options.steps}
+    sides, machine, row = {}, {}, {"network": name, "batch": batch, "parameters": info.parameters}
+    try:
+        for side in ("resjax", *(f"torch_{way}" for way in options.torch)):
+            try:
+                sides[side] = worker = Worker(context, side, request)
+                machine |= worker.facts.pop("machine")
+                row[side] = worker.facts
+            except MeasurementError as error:
+                console.print(f"{name}, {side}: left out: {error}", markup=False, highlight=False)
+                row[side] = {"left_out": str(error)}
+        for kind in ("train", "forward"):
+            seconds = {side: [] for side in sides}
+            for _ in range(options.rounds):
+                for side, worker in sides.items():
+                    seconds[side].append(worker.round(kind))
+            row |= _rates(seconds, kind, batch, row)
+        for side, worker in sides.items():
+            row[side]["peak_memory_mib"] = worker.peak_memory()
+    finally:
+        for worker in sides.values():
+            worker.close()
+    if "resjax" in sides:
+        rate = row["resjax"]["train_images_per_second"]
+        # A training step is three forward passes' worth of multiply-adds, each two operations.
+        row["share_of_ceiling"] = 6 * info.multiply_adds * rate / 1e9 / row["resjax"]["ceiling_gflops"]
+    return row, machine
+
+
+def _rates(seconds: dict[str, list[float]], kind: str, batch: int, row: dict[str, Any]) -> dict[str, Any]:
+    for side, times in seconds.items():
+        row[side][f"{kind}_images_per_second"] = batch / statistics.median(times)
+    rivals = [side for side in seconds if side != "resjax"]
+    if "resjax" not in seconds or not rivals:
+        return {}
+    best = min(rivals, key=lambda side: statistics.median(seconds[side]))
+    ratios = [theirs / ours for ours, theirs in zip(seconds["resjax"], seconds[best], strict=True)]
+    return {
+        f"{kind}_ratio": statistics.median(ratios),
+        f"{kind}_ratio_range": [min(ratios), max(ratios)],
+        f"{kind}_rival": best,
+    }
+
+
+def write(folder: pathlib.Path, results: dict[str, Any]) -> None:
+    """Writes results.json and results.md."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    (folder / "results.md").write_text(table(results) + "\n")
+
+
+def table(results: dict[str, Any]) -> str:
+    """The results as a Markdown table."""
+    rows = results["networks"]
+    lines = [
+        f"{results['date']}, {results['dtype']}, {', '.join(f'{k} {v}' for k, v in results['machine'].items())}",
+        "",
+        "| network, batch | resjax img/s | PyTorch img/s | ratio (range) | forward ratio | of the matmul rate |"
+        " trace + lower + compile s | peak MiB |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        if "train_images_per_second" not in row["resjax"]:
+            lines.append(f"| {row['network']}, {row['batch']} | left out: {row['resjax']['left_out']} |")
+            continue
+        ours, compiled = row["resjax"], "no PyTorch"
+        theirs = ratio = forward = compiled
+        if "train_ratio" in row:
+            rival = row["train_rival"]
+            theirs = f"{row[rival]['train_images_per_second']:.1f} ({rival.removeprefix('torch_')})"
+            low, high = row["train_ratio_range"]
+            ratio, forward = f"{row['train_ratio']:.2f} ({low:.2f} .. {high:.2f})", f"{row['forward_ratio']:.2f}"
+        cells = (
+            f"{row['network']}, {row['batch']}",
+            f"{ours['train_images_per_second']:.1f}",
+            theirs,
+            ratio,
+            forward,
+            f"{row['share_of_ceiling']:.0%}",
+            f"{ours['trace_s']:.1f} + {ours['lower_s']:.1f} + {ours['compile_s']:.1f}",
+            f"{ours['peak_memory_mib']:.0f}",
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    ratios = [row["train_ratio"] for row in rows if "train_ratio" in row]
+    if ratios:
+        lines += ["", f"Geometric mean of the ratios: {statistics.geometric_mean(ratios):.2f}."]
+    return "\n".join(lines)
+
+
+def line(row: dict[str, Any]) -> str:
+    """One network's result in a line, while the others are still to come."""
+    rate = row["resjax"].get("train_images_per_second")
+    ours = "left out" if rate is None else f"{rate:.1f} img/s"
+    ratio = f", {row['train_ratio']:.2f} of {row['train_rival']}" if "train_ratio" in row else ""
+    return f"{row['network']}, batch {row['batch']}: resjax {ours}{ratio}"
+
+
+def _parse(text: str) -> tuple[str, int]:
+    name, _, batch = text.partition(":")
+    if not batch.isdecimal() or int(batch) == 0:
+        raise InputError(f"--models {text}: expected NAME:BATCH, e.g. resnet_20:128")
+    create_model(name)
+    return name, int(batch)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,252 @@
+"""The processes of the benchmark: one holds a network of resjax, one the same in PyTorch; each runs when it is told."""
+
+import os
+import platform
+import resource
+import sys
+import time
+import traceback
+from typing import Any
+
+
+class MeasurementError(RuntimeError):
+    """A side cannot be measured here; the message says why."""
+
+
+class Worker:
+    """One side in a process of its own.
+
+    Args:
+      context: of `multiprocessing`.
+      side: "resjax", "torch_eager" or "torch_compile".
+      request: name, batch, dtype, steps.
+
+    Attributes:
+      facts: what it found while it was built.
+
+    Raises:
+      MeasurementError: where it cannot be built.
+    """
+
+    def __init__(self, context: Any, side: str, request: dict[str, Any]):
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, side, request), daemon=True)
+        self._process.start()
+        theirs.close()
+        try:
+            self.facts = self._answer()
+        except MeasurementError:
+            self.close()
+            raise
+
+    def round(self, kind: str) -> float:
+        """Runs one turn of "train" or "forward"; returns seconds per step."""
+        self._pipe.send(kind)
+        return self._answer()
+
+    def peak_memory(self) -> float:
+        """Largest memory so far in MiB: of the device where it counts, else of the process."""
+        self._pipe.send("peak_memory")
+        return self._answer()
+
+    def close(self) -> None:
+        """Ends the process."""
+        self._pipe.close()
+        self._process.join(timeout=30)
+        if self._process.is_alive():
+            self._process.terminate()
+
+    def _answer(self):
+        try:
+            answer = self._pipe.recv()
+        except EOFError:
+            raise MeasurementError("its process ended without an answer (out of memory?)") from None
+        if isinstance(answer, MeasurementError):
+            raise answer
+        return answer
+
+
+def _serve(pipe, side, request):
+    try:
+        sides = {"resjax": _Resjax, "torch_eager": _TorchEager, "torch_compile": _TorchCompiled}
+        worker = sides[side](**request)
+        pipe.send(worker.facts)
+        while True:
+            command = pipe.recv()
+            pipe.send(worker.peak_memory() if command == "peak_memory" else worker.round(command))
+    except EOFError:
+        pass
+    except ImportError as error:
+        pipe.send(MeasurementError(f"{error}; PyTorch comes with pip install 'resjax[parity]'"))
+    except Exception as error:
+        traceback.print_exc()
+        pipe.send(MeasurementError(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"))
+
+
+def _process_peak() -> float:
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+def _cpu() -> str:
+    try:
+        with open("/proc/cpuinfo") as lines:
+            name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        name = platform.processor() or platform.machine()
+    return f"{os.cpu_count()} cores of {name}"
+
+
+class _Resjax:
+    """The training step as the engine runs it: many in one dispatch, state donated, over all devices."""
+
+    def __init__(self, name: str, batch: int, dtype: str, steps: int):
+        from experiments.backend import prepare_backend
+
+        prepare_backend((batch,), "off")
+        import jax
+        import jax.numpy as jnp
+        import numpy as np
+        from jax import lax
+
+        from resjax import create_model, model_info, train
+
+        info = model_info(name)
+        model = create_model(name, dtype=jnp.dtype(dtype))
+        optimizer = train.sgd(0.1, momentum=0.9, weight_decay=1e-4)
+        step = train.make_train_step(
+            model, optimizer, lambda key, images, labels: (images, jax.nn.one_hot(labels, info.num_classes))
+        )
+        mesh = train.data_mesh()
+        whole, split = train.replicated(mesh), train.batch_sharding(mesh)
+        state = jax.jit(lambda: train.create_state(model, optimizer, 0, info.input_size), out_shardings=whole)()
+        rng = np.random.default_rng(0)
+        images = rng.normal(size=(batch, *info.input_size)).astype(np.float32)
+        labels = rng.integers(0, info.num_classes, batch).astype(np.int32)
+        self._batch = jax.device_put((images, labels), split)
+
+        def run(state, batch):
+            return lax.fori_loop(0, steps, lambda _, state: step(state, batch)[0], state)
+
+        started = time.perf_counter()
+        traced = jax.jit(run, donate_argnums=0, out_shardings=whole).trace(state, self._batch)
+        traced_at = time.perf_counter()
+        lowered = traced.lower()
+        lowered_at = time.perf_counter()
+        self._run = lowered.compile()
+        self.facts = {
+            "trace_s": traced_at - started,
+            "lower_s": lowered_at - traced_at,
+            "compile_s": time.perf_counter() - lowered_at,
+            "ceiling_gflops": _matmul_rate(jnp.dtype(dtype)),
+            "machine": {
+                "cpu": _cpu(),
+                "devices": f"{mesh.size} x {jax.devices()[0].device_kind}",
+                "jax": jax.__version__,
+            },
+        }
+        variables = jax.tree.map(jnp.copy, state.variables)
+        self._forward = jax.jit(lambda images: model.apply(variables, images), out_shardings=split)
+        self._state, self._steps, self._jax = state, steps, jax
+        self.round("train"), self.round("forward")
+
+    def round(self, kind: str) -> float:
+        """Seconds per step."""
+        started = time.perf_counter()
+        if kind == "train":
+            self._state = self._jax.block_until_ready(self._run(self._state, self._batch))
+        else:
+            for _ in range(self._steps):
+                self._jax.block_until_ready(self._forward(self._batch[0]))
+        return (time.perf_counter() - started) / self._steps
+
+    def peak_memory(self) -> float:
+        """MiB."""
+        stats = self._jax.devices()[0].memory_stats() or {}
+        return stats["peak_bytes_in_use"] / 2**20 if "peak_bytes_in_use" in stats else _process_peak()
+
+
+def _matmul_rate(dtype) -> float:
+    """The largest rate of a matrix product found, GFLOP/s."""
+    import jax
+    import jax.numpy as jnp
+
+    best = 0.0
+    for size in (1024, 2048, 4096) if jax.default_backend() == "cpu" else (4096, 8192, 16384):
+        a = jnp.ones((size, size), dtype)
+        product = jax.jit(jnp.matmul)
+        product(a, a).block_until_ready()
+        for _ in range(5):
+            started = time.perf_counter()
+            product(a, a).block_until_ready()
+            best = max(best, 2 * size**3 / (time.perf_counter() - started) / 1e9)
+    return best
+
+
+class _TorchEager:
+    """The same training step in PyTorch, channels last."""
+
+    compiled = False
+
+    def __init__(self, name: str, batch: int, dtype: str, steps: int):
+        import torch
+
+        from experiments.torch_networks import torch_network
+        from resjax import create_model, model_info
+
+        self._torch, self._steps, self._dtype = torch, steps, getattr(torch, dtype)
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        info = model_info(name)
+        height, width, channels = info.input_size
+        network = torch_network(create_model(name), channels).to(self._device, memory_format=torch.channels_last)
+        self._optimizer = torch.optim.SGD(network.parameters(), 0.1, momentum=0.9, weight_decay=1e-4)
+        images = torch.randn(batch, channels, height, width, device=self._device)
+        self._images = images.to(memory_format=torch.channels_last)
+        self._labels = torch.randint(0, info.num_classes, (batch,), device=self._device)
+        self._network = torch.compile(network) if self.compiled else network
+        started = time.perf_counter()
+        self.round("train"), self.round("forward")
+        kind = torch.cuda.get_device_name() if self._device.type == "cuda" else f"{torch.get_num_threads()} threads"
+        self.facts = {
+            "first_steps_s": time.perf_counter() - started,
+            "machine": {"torch": torch.__version__, "torch_device": kind},
+        }
+
+    def round(self, kind: str) -> float:
+        """Seconds per step."""
+        self._synchronize()
+        started = time.perf_counter()
+        for _ in range(self._steps):
+            self._train() if kind == "train" else self._forward()
+        self._synchronize()
+        return (time.perf_counter() - started) / self._steps
+
+    def peak_memory(self) -> float:
+        """MiB."""
+        cuda = self._torch.cuda
+        return cuda.max_memory_allocated() / 2**20 if self._device.type == "cuda" else _process_peak()
+
+    def _train(self):
+        self._network.train()
+        self._optimizer.zero_grad(set_to_none=True)
+        with self._autocast():
+            logits = self._network(self._images)
+        self._torch.nn.functional.cross_entropy(logits.float(), self._labels).backward()
+        self._optimizer.step()
+
+    def _forward(self):
+        self._network.eval()
+        with self._torch.no_grad(), self._autocast():
+            self._network(self._images)
+
+    def _autocast(self):
+        is_lower = self._dtype != self._torch.float32
+        return self._torch.autocast(self._device.type, dtype=self._torch.bfloat16, enabled=is_lower)
+
+    def _synchronize(self):
+        if self._device.type == "cuda":
+            self._torch.cuda.synchronize()
+
+
+class _TorchCompiled(_TorchEager):
+    compiled = True

@@ -1,0 +1,279 @@
+"""Trains and evaluates a classifier of small images: `python -m experiments.cifar --config wrn_28_10`."""
+
+import dataclasses
+import importlib.metadata
+import logging
+import os
+import pathlib
+import platform
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import linen as nn
+from rich.console import Console
+
+from experiments.backend import prepare_backend
+from experiments.command_line import changed_fields, parse
+from experiments.configs.base import Config, NamedConfig
+from experiments.configs.cifar import CONFIGS
+from experiments.dry_run import print_dry_run
+from experiments.engine import Engine, Task, TrainingError
+from experiments.interrupt import Interrupted
+from experiments.workdir import Workdir, default_workdir
+from resjax import create_model, train
+from resjax.data import Dataset, dataset_info, load_dataset
+from resjax.data.augment import Normalization, augment
+from resjax.errors import InputError
+from resjax.models import parameter_count
+
+PROGRAM = "python -m experiments.cifar"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit code: 0, 1 (training failed), 2 (bad input), 128 + signal (stopped)."""
+    console = Console(soft_wrap=True)
+    # Orbax logs a failed save with several stack traces; the error below says it in one line.
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    try:
+        name, named, config = parse(PROGRAM, CONFIGS, sys.argv[1:] if arguments is None else arguments)
+        run(name, named, config, console)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except TrainingError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except Interrupted as stop:
+        return stop.exit_code
+    except BrokenPipeError:  # `--help | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except KeyboardInterrupt:
+        print("stopped by Ctrl-C; nothing was saved since the last checkpoint", file=sys.stderr)
+        return 130
+    return 0
+
+
+def run(name: str, named: NamedConfig, config: Config, console: Console) -> dict[str, Any] | None:
+    """Trains as `config` says; returns the summary, which is also written to the workdir, or None after a dry run.
+
+    Raises:
+      InputError: before any work, for a value that cannot be used.
+      TrainingError, Interrupted: see `experiments.engine.Engine.run`.
+    """
+    info = dataset_info(config.dataset)
+    train_images = info.split_sizes["train"]
+    check_sizes(config, train_images)
+    prepare_backend((config.batch_size, config.eval_batch_size), config.compilation_cache)
+    check_values(config, train_images)
+    model, optimizer, schedule = build(config, info.num_classes, train_images)
+    image_shape = (*info.image_shape[:2], 3)
+    if config.dry_run:
+        print_dry_run(config, model, optimizer, schedule, image_shape, train_images, console)
+        return None
+    changed = changed_fields(named, config)
+    workdir = open_workdir(name, config, changed, console)
+    parameters = parameter_count(model, image_shape)
+    # Of another network there is nothing to compare with.
+    published = None if any(key.startswith("model.") for key in changed) else named.published_for(config.dataset)
+    console.print(f"{config.model.name}, {parameters:,} parameters, on {info.description}", highlight=False)
+    console.print(f"workdir {workdir.path}, devices {describe_devices()}", highlight=False)
+    train_data, test_data = (
+        as_rgb(load_dataset(config.dataset, split, config.data_dir)) for split in ("train", "test")
+    )
+    if len(train_data.images) != train_images:  # a TFDS directory that was prepared with fewer
+        check_values(config, len(train_data.images))
+        model, optimizer, schedule = build(config, info.num_classes, len(train_data.images))
+    resolved = {"name": name, "config": config.identity(), "run_options": config.run_options()}
+    workdir.make()
+    label = "" if published is None else f"published {published.test_error:.2f} % ({published.statistic})"
+    task = Task(
+        model=model,
+        optimizer=optimizer,
+        schedule=schedule,
+        **preprocessing(config, train_data.images),
+        train_data=train_data,
+        test_data=test_data,
+        title=f"{name}: {config.model.name} on {config.dataset}, {config.epochs} epochs, seed {config.seed}",
+        published_error=published.test_error if published else None,
+        published_label=label,
+    )
+    engine = Engine(config, task, workdir, resolved, console)
+    engine.run()
+    summary = summarize(name, named, config, changed, engine.records, workdir) | {
+        "published": dataclasses.asdict(published) if published else None,
+        "parameters": parameters,
+        "train_images": len(train_data.images),
+        "test_images": len(test_data.images),
+    }
+    workdir.write_summary(summary)
+    compared = f"; {label}" if label else ""
+    compared += f" (with changed {', '.join(changed)})" if label and changed else ""
+    console.print(
+        f"final test error {summary['final_test_error']:.2f}%, best {summary['best_test_error']:.2f}% after epoch"
+        f" {summary['best_epoch']}{compared}. Curves: {workdir.curves}",
+        highlight=False,
+    )
+    return summary
+
+
+def check_sizes(config: Config, train_images: int) -> None:
+    """Raises InputError for numbers of epochs or images that no run can have."""
+    for field in ("epochs", "batch_size", "eval_batch_size"):
+        if getattr(config, field) <= 0:
+            raise InputError(f"--{field}: expected a positive integer, got {getattr(config, field)}")
+    if config.batch_size > train_images:
+        raise InputError(
+            f"--batch_size: {config.dataset} has {train_images:,} training images, got {config.batch_size:,}"
+        )
+
+
+def check_values(config: Config, train_images: int) -> None:
+    """Raises InputError for numbers that no run can have, on the devices there are."""
+    check_sizes(config, train_images)
+    if not 0 <= config.seed < 2**31:
+        raise InputError(f"--seed: expected an integer from 0 to 2**31 - 1, got {config.seed}")
+    for field in ("label_smoothing", "average_decay", "optimizer.momentum"):
+        if not 0 <= (value := config.identity()[field]) < 1:
+            raise InputError(f"--{field}: expected a number in [0, 1), got {value}")
+    if not config.optimizer.learning_rate > 0:
+        raise InputError(f"--optimizer.learning_rate: expected a number > 0, got {config.optimizer.learning_rate}")
+    for field in ("optimizer.weight_decay", "optimizer.clip_norm", "schedule.warmup_epochs", "schedule.warmup_from"):
+        if not (value := config.identity()[field]) >= 0:
+            raise InputError(f"--{field}: expected a number >= 0, got {value}")
+    if not config.checkpoint_minutes > 0:
+        raise InputError(f"--checkpoint_minutes: expected a number > 0, got {config.checkpoint_minutes}")
+    mesh = train.data_mesh()
+    for field in ("batch_size", "eval_batch_size"):
+        try:
+            train.check_batch_size(getattr(config, field), mesh)
+        except InputError as error:
+            raise InputError(str(error).replace("batch_size", f"--{field}", 1)) from None
+
+
+def build(
+    config: Config, num_classes: int, train_images: int
+) -> tuple[nn.Module, optax.GradientTransformation, optax.Schedule]:
+    """The network, the optimizer and the learning-rate schedule of a config."""
+    model = create_model(config.model.name, num_classes=num_classes, **config.model_options())
+    steps_per_epoch = train_images // config.batch_size
+    options = dataclasses.asdict(config.schedule)
+    schedule = train.learning_rate_schedule(
+        peak=config.optimizer.learning_rate, steps_per_epoch=steps_per_epoch, epochs=config.epochs, **options
+    )
+    drops = config.schedule.boundaries if config.schedule.kind == "piecewise" else ()
+    optimizer = train.sgd(
+        schedule,
+        momentum=config.optimizer.momentum,
+        nesterov=config.optimizer.nesterov,
+        weight_decay=config.optimizer.weight_decay,
+        decay=config.optimizer.decay,
+        clip_norm=config.optimizer.clip_norm,
+        momentum_resets=[round(b * steps_per_epoch) for b in drops] if config.optimizer.reset_momentum else (),
+    )
+    return model, optimizer, schedule
+
+
+def preprocessing(config: Config, train_images: np.ndarray) -> dict[str, Any]:
+    """`normalize` and `prepare` of a config; train_images is uint8 [N, H, W, 3]."""
+    info = dataset_info(config.dataset)
+    if config.normalization == "per_pixel_mean":
+        normalize = Normalization(jnp.asarray(train_images.mean(0, dtype=np.float64), jnp.float32), jnp.float32(1))
+    else:
+        normalize = Normalization(jnp.asarray(info.mean, jnp.float32), jnp.asarray(info.std, jnp.float32))
+
+    def prepare(key, images, labels):
+        return augment(key, normalize(images), labels, info.num_classes, config.augmentation)
+
+    return {"normalize": normalize, "prepare": prepare}
+
+
+def as_rgb(data: Dataset) -> Dataset:
+    """Grayscale images repeated to three channels: the networks of the papers take three."""
+    return data._replace(images=np.repeat(data.images, 3, axis=-1)) if data.images.shape[-1] == 1 else data
+
+
+def open_workdir(name: str, config: Config, changed: dict[str, Any], console: Console) -> Workdir:
+    """The workdir of a run, checked against `--resume`; nothing in it is lost."""
+    workdir = Workdir(config.workdir or default_workdir(name, changed.items()))
+    if config.resume == "never" and workdir.holds_run():
+        console.print(f"an earlier run was moved to {workdir.move_aside()}", highlight=False)
+    if config.resume == "must" and not any((workdir.checkpoints / "latest").glob("*")):
+        raise InputError(f"--resume must: {workdir.path} holds no checkpoint; check --workdir, or use --resume auto")
+    workdir.check_config(config)
+    return workdir
+
+
+def summarize(
+    name: str,
+    named: NamedConfig,
+    config: Config,
+    changed: dict[str, Any],
+    records: Sequence[dict[str, Any]],
+    workdir: Workdir,
+) -> dict[str, Any]:
+    """What summary.json holds."""
+    best = min(records, key=lambda record: record["test_error"])
+    seconds = sum(record["train_seconds"] for record in records)
+    return {
+        "name": name,
+        "model": config.model.name,
+        "dataset": config.dataset,
+        "dataset_description": dataset_info(config.dataset).description,
+        "epochs": records[-1]["epoch"],
+        "steps": records[-1]["step"],
+        "seed": config.seed,
+        "final_test_error": records[-1]["test_error"],
+        "best_test_error": best["test_error"],
+        "best_epoch": best["epoch"],
+        "best_is_chosen_on": "the test images: report the final error, or say so",
+        "source": named.source,
+        "deviations": list(named.deviations),
+        "changed_from_named_config": changed,
+        "train_seconds": seconds,
+        "test_seconds": sum(record["test_seconds"] for record in records),
+        "images_per_second": records[-1]["step"] * config.batch_size / max(seconds, 1e-9),
+        "devices": describe_devices(),
+        "versions": versions(),
+        "git_commit": git_commit(),
+        "workdir": str(workdir.path),
+    }
+
+
+def describe_devices() -> str:
+    """E.g. "8 x TPU v5e"."""
+    devices = jax.devices()
+    return f"{len(devices)} x {devices[0].device_kind}"
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a result depends on."""
+    packages = ("resjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+    found = {"python": platform.python_version()}
+    for package in packages:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed as a package"
+    return found
+
+
+def git_commit() -> str | None:
+    """The commit of this checkout, with "-dirty" behind it where files differ from it; None outside a checkout."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run(command, cwd=pathlib.Path(__file__).parent, capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None if done.returncode == 0 else None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

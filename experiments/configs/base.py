@@ -1,0 +1,176 @@
+"""The typed fields of a run: each is a flag of the command line."""
+
+import dataclasses
+from typing import Any, Literal
+
+import jax.numpy as jnp
+
+from resjax.data.augment import Augmentation
+from resjax.models import Facts, PublishedResult
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """The network; a field at None keeps the network's own default."""
+
+    name: str
+    """Name as `resjax.create_model` takes it."""
+    shortcut: Literal["A", "B", "C"] | None = None
+    """ResNet: shortcut option of He et al. 2015, section 3.3."""
+    block_type: tuple[int, ...] | None = None
+    """Wide ResNet: kernel sizes of a block, e.g. 3 1 3."""
+    deepening_factor: int | None = None
+    """Wide ResNet: 3x3 convolutions in a block."""
+    dropout_rate: float | None = None
+    """Wide ResNet: dropout between the convolutions of a block."""
+    norm_scale_init: Literal["uniform", "ones"] | None = None
+    """Wide ResNet: initial BN scales."""
+
+    def overrides(self) -> dict[str, Any]:
+        """The fields that are set, as arguments of `resjax.create_model`."""
+        fields = dataclasses.asdict(self)
+        return {key: value for key, value in fields.items() if key != "name" and value is not None}
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """SGD with momentum and coupled weight decay."""
+
+    learning_rate: float = 0.1
+    """Peak learning rate."""
+    momentum: float = 0.9
+    """Weight of the old velocity."""
+    nesterov: bool = False
+    """Nesterov's form of momentum."""
+    weight_decay: float = 1e-4
+    """Added to the gradient as weight_decay * parameter, before momentum."""
+    decay: Literal["all", "kernels"] = "all"
+    """What decays: all parameters, or convolution and linear weights alone."""
+    clip_norm: float = 0.0
+    """Largest global L2 norm of the gradient; 0 does not clip."""
+    reset_momentum: bool = False
+    """Set the velocity to zero at each drop of a piecewise schedule."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ScheduleConfig:
+    """The learning rate over training."""
+
+    kind: Literal["constant", "piecewise", "cosine", "linear", "one_cycle"] = "piecewise"
+    """Shape; all but constant and piecewise stretch over the whole of training."""
+    boundaries: tuple[float, ...] = ()
+    """Piecewise: completed epochs at which the rate drops, whatever --epochs is."""
+    factor: float = 0.1
+    """Piecewise: factor of each drop."""
+    final: float = 0.0
+    """Cosine, linear, one_cycle: learning rate at the end."""
+    warmup_epochs: float = 0.0
+    """Length of the warm-up; one_cycle: of the way up, 0 means 30% of training."""
+    warmup_from: float = 0.0
+    """Learning rate at the start of the warm-up."""
+    warmup: Literal["linear", "constant"] = "linear"
+    """Rise to the peak, or stay at warmup_from and jump."""
+    per_epoch: bool = False
+    """Hold each epoch's first value through the epoch."""
+
+
+def _run_only(default: Any) -> Any:
+    """A field that says how to run, not what: it does not make another run of the same workdir."""
+    return dataclasses.field(default=default, metadata={"run_only": True})
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """An image-classification run. The result is a function of these fields."""
+
+    model: ModelConfig
+    dataset: str = "cifar10"
+    """cifar10, cifar100, cifar10_mini, svhn_cropped, mnist, fashion_mnist."""
+    epochs: int = 200
+    """Passes over the training images; the incomplete last batch of each is skipped."""
+    batch_size: int = 128
+    """Images in a step, over all devices."""
+    seed: int = 0
+    """Seed of the initial parameters, the data order, augmentation and dropout."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Computation dtype; parameters, BN statistics and logits are float32."""
+    normalization: Literal["mean_std", "per_pixel_mean"] = "mean_std"
+    """Published mean and std per channel, or subtraction of the mean training image."""
+    label_smoothing: float = 0.0
+    """Share of the target spread over all classes."""
+    average_decay: float = 0.0
+    """Decay per step of a moving average of the parameters, which is then evaluated; 0 keeps none."""
+    augmentation: Augmentation = Augmentation()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    eval_batch_size: int = _run_only(512)
+    """Images in an evaluation step, over all devices."""
+    data_dir: str | None = _run_only(None)
+    """Folder of a prepared TFDS directory or of the official archives; default: TFDS's own."""
+    workdir: str | None = _run_only(None)
+    """Folder for checkpoints, metrics and curves; default: runs/ and a name made of the config and what you changed."""
+    resume: Literal["auto", "never", "must"] = _run_only("auto")
+    """Go on from the workdir's newest checkpoint: if there is one; not (an earlier run is moved aside); or fail."""
+    checkpoint_minutes: float = _run_only(10.0)
+    """Within an epoch, minutes between checkpoints; one is also written at the end of each epoch."""
+    scan: Literal["auto", "on", "off"] = _run_only("auto")
+    """Residual networks: blocks of one shape as one compiled loop; auto: in deep stages."""
+    remat: Literal["none", "convs", "full"] = _run_only("none")
+    """Residual networks: what blocks keep for the gradient: all, their convolutions' outputs, their input."""
+    compilation_cache: str = _run_only("auto")
+    """Folder of compiled programs, so that the next start is faster; auto: in the user's cache folder; off: none."""
+    tensorboard: bool = _run_only(False)
+    """Also write TensorBoard event files."""
+    dry_run: bool = _run_only(False)
+    """Print parameters, FLOPs, memory, learning rates and steps, and train nothing."""
+
+    def identity(self) -> dict[str, Any]:
+        """The fields that decide the result, flat: {"optimizer.momentum": 0.9, ...}."""
+        return self._fields(run_only=False)
+
+    def run_options(self) -> dict[str, Any]:
+        """The fields that only say how to run."""
+        return self._fields(run_only=True)
+
+    def model_options(self) -> dict[str, Any]:
+        """What `resjax.create_model` takes beside the name and the number of classes."""
+        options = self.model.overrides() | {"dtype": jnp.dtype(self.dtype)}
+        options |= {"scan": self.scan == "on"} if self.scan != "auto" else {}
+        return options | ({"remat": self.remat} if self.remat != "none" else {})
+
+    def _fields(self, run_only: bool) -> dict[str, Any]:
+        metadata = {field.name: field.metadata for field in dataclasses.fields(self)}
+        flat = flatten(dataclasses.asdict(self))
+        return {k: v for k, v in flat.items() if metadata[k.split(".")[0]].get("run_only", False) == run_only}
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as one, keys joined by dots; tuples become lists, as JSON keeps them."""
+    flat = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+@dataclasses.dataclass(frozen=True)
+class NamedConfig:
+    """A named run beside what its paper published.
+
+    Attributes:
+      config: the recipe.
+      source: where the recipe comes from.
+      facts: exact counts, for 10 classes and 32x32x3 images, and the errors that the source published.
+      deviations: where the recipe differs from its source, or the source is silent.
+    """
+
+    config: Config
+    source: str
+    facts: Facts
+    deviations: tuple[str, ...] = ()
+
+    def published_for(self, dataset: str) -> PublishedResult | None:
+        """The published error to compare with on a dataset, or None."""
+        return next((result for result in self.facts.results if result.dataset == dataset), None)

@@ -1,0 +1,99 @@
+"""curves.png: loss, error and learning rate of a run, redrawn each epoch."""
+
+import concurrent.futures
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+
+class CurvesDrawer:
+    """Draws the curves in a thread of its own, beside the next epoch's training. A context manager.
+
+    Args: those of `draw_curves`.
+    """
+
+    def __init__(self, path: pathlib.Path, title: str, published_error: float | None, published_label: str):
+        self._arguments = (title, published_error, published_label)
+        self._path = path
+        self._thread = concurrent.futures.ThreadPoolExecutor(1)
+        self._drawing: concurrent.futures.Future | None = None
+
+    def __enter__(self) -> "CurvesDrawer":
+        return self
+
+    def __exit__(self, *error) -> None:
+        self._thread.shutdown()
+
+    def draw(self, records: Sequence[dict[str, Any]], wait: bool) -> None:
+        """Redraws the file; raises what the drawing before it raised.
+
+        Args:
+          records: as `draw_curves` takes them.
+          wait: return when it is drawn; otherwise an epoch that is over before the last drawing is left to the next.
+        """
+        if self._drawing is not None:
+            if not self._drawing.done() and not wait:
+                return
+            self._drawing.result()
+        self._drawing = self._thread.submit(draw_curves, self._path, list(records), *self._arguments)
+        if wait:
+            self._drawing.result()
+
+
+def draw_curves(
+    path: pathlib.Path,
+    records: Sequence[dict[str, Any]],
+    title: str,
+    published_error: float | None = None,
+    published_label: str = "",
+) -> None:
+    """Draws the records of metrics.jsonl; a dashed line marks the published error.
+
+    Args:
+      path: the PNG file, replaced atomically.
+      records: one for each epoch, with the keys of `experiments.workdir.METRIC_KEYS`.
+      title: above the figure.
+      published_error: percent, or None.
+      published_label: of the dashed line.
+    """
+    # Figure and Agg directly, not pyplot: no window system, no global state, safe in a thread.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    epochs = [record["epoch"] for record in records]
+    marker = "o" if len(epochs) <= 30 else None
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title)
+    loss, error, rate = figure.subplots(1, 3, width_ratios=(1, 1, 0.6))
+    loss.plot(epochs, [record["train_loss"] for record in records], marker=marker, ms=3, label="train (augmented)")
+    loss.plot(epochs, [record["test_loss"] for record in records], marker=marker, ms=3, label="test")
+    loss.set_ylabel("cross-entropy")
+    train_error = [100 * (1 - record["train_accuracy"]) for record in records]
+    test_error = [record["test_error"] for record in records]
+    error.plot(epochs, train_error, marker=marker, ms=3, label="train (augmented)")
+    error.plot(
+        epochs,
+        test_error,
+        marker=marker,
+        ms=3,
+        label=f"test, best {min(test_error):.2f} %, last {test_error[-1]:.2f} %",
+    )
+    if published_error is not None:
+        error.axhline(published_error, color="black", lw=0.8, ls="--", label=published_label)
+    error.set_ylabel("error (%)")
+    error.set_ylim(bottom=0)
+    rate.plot(epochs, [record["learning_rate"] for record in records], marker=marker, ms=3, color="tab:gray")
+    rate.set_ylabel("learning rate")
+    rate.set_ylim(bottom=0)
+    for axes in (loss, error, rate):
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
+    loss.legend(fontsize=8)
+    error.legend(fontsize=8)
+    temporary = path.with_suffix(".tmp.png")
+    figure.savefig(temporary, dpi=110)
+    os.replace(temporary, path)

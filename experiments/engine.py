@@ -1,0 +1,291 @@
+"""The training loop of every experiment: dispatch, watch, evaluate, save, stop, resume."""
+
+import collections
+import contextlib
+import dataclasses
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from flax import linen as nn
+from rich.console import Console
+
+from experiments.configs.base import Config
+from experiments.curves import CurvesDrawer
+from experiments.interrupt import Interrupted, InterruptRequest
+from experiments.pace import Pace
+from experiments.progress import ProgressDisplay
+from experiments.workdir import Workdir
+from resjax import train
+from resjax.train import NO_FAILURE, Checkpoints, Totals, TrainState
+
+
+class TrainingError(RuntimeError):
+    """Training had to stop; the message says where, why, what is saved, and the way out."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What is trained, on what.
+
+    Attributes:
+      model: a network of `resjax.models`.
+      optimizer, schedule: the optimizer, and its learning rate as a function of the step.
+      prepare: normalisation and augmentation of a training batch, see `resjax.train.step.Prepare`.
+      normalize: normalisation of test images.
+      train_data, test_data: uint8 images [N, H, W, C] and int32 labels [N].
+      title: of the figure.
+      published_error: percent, or None.
+      published_label: of the published error.
+    """
+
+    model: nn.Module
+    optimizer: optax.GradientTransformation
+    schedule: optax.Schedule
+    prepare: Callable
+    normalize: Callable
+    train_data: tuple[np.ndarray, np.ndarray]
+    test_data: tuple[np.ndarray, np.ndarray]
+    title: str
+    published_error: float | None = None
+    published_label: str = ""
+
+
+class Engine:
+    """One run of a task in a workdir.
+
+    Args:
+      config: the recipe.
+      task: what is trained.
+      workdir: where the files go.
+      resolved: JSON that is saved with each checkpoint.
+      console: where progress is written.
+      devices: to train on; default all.
+    """
+
+    def __init__(self, config: Config, task: Task, workdir: Workdir, resolved: dict, console: Console, devices=None):
+        self._config, self._task, self._workdir, self._resolved = config, task, workdir, resolved
+        self._mesh = train.data_mesh(devices)
+        train.check_batch_size(config.batch_size, self._mesh)
+        train.check_batch_size(config.eval_batch_size, self._mesh)
+        self._steps_per_epoch = len(task.train_data[0]) // config.batch_size
+        self._display = ProgressDisplay(config.epochs, self._steps_per_epoch, console)
+        self._request = InterruptRequest()
+        self._pace, self._test_pace = Pace(), Pace()
+        self._curves = CurvesDrawer(workdir.curves, task.title, task.published_error, task.published_label)
+        self._epoch_seconds = 0.0
+        self._last_save = time.monotonic()
+        self.records: list[dict[str, Any]] = []
+        """The lines of metrics.jsonl, one for each completed epoch."""
+
+    def run(self) -> TrainState:
+        """Trains to the end, from the newest checkpoint of the workdir where there is one; returns the final state.
+
+        Raises:
+          TrainingError: at a loss that is not finite, or where a file cannot be written.
+          InputError: where the checkpoints are those of another config.
+          Interrupted: after SIGINT or SIGTERM, with the state saved.
+        """
+        try:
+            with contextlib.ExitStack() as stack:
+                for context in (self._request, self._curves, self._display):
+                    stack.enter_context(context)
+                self._checkpoints = checkpoints = stack.enter_context(Checkpoints(self._workdir.checkpoints))
+                self._set_up()
+                if self._config.tensorboard:
+                    from tensorboardX import SummaryWriter
+
+                    # What an earlier process wrote after the step that we go on from no longer counts.
+                    events = SummaryWriter(str(self._workdir.tensorboard), purge_step=self._start + 1)
+                    self._events = stack.enter_context(events)
+                try:
+                    while self._epoch < self._config.epochs:
+                        self._train_epoch()
+                        self._save()
+                        self._record_epoch(*self._evaluate())
+                        self._request.check()
+                except Interrupted as stop:
+                    self._save()
+                    checkpoints.wait()
+                    self._display.message(
+                        f"stopped by {stop} at step {int(self._state.step)}: saved in {self._workdir.checkpoints};"
+                        " run the same command again to go on from there"
+                    )
+                    raise
+                return self._state
+        except (train.CheckpointError, OSError) as error:
+            way_out = "Once it can be written again, the same command goes on from there."
+            raise TrainingError(f"{error}. {self._what_is_left()} {way_out}") from error
+
+    def _set_up(self) -> None:
+        """Compiled functions, resident data, and the state: new, or the newest checkpoint's."""
+        config, task, mesh = self._config, self._task, self._mesh
+        whole = train.replicated(mesh)
+        step = train.make_train_step(
+            task.model, task.optimizer, task.prepare, config.label_smoothing, config.average_decay
+        )
+        self._run_steps = train.make_run_steps(step, config.batch_size, mesh)
+        eval_step = train.make_eval_step(task.model, task.normalize)
+        self._run_evaluation = train.make_run_evaluation(eval_step, config.eval_batch_size, mesh)
+        self._train_data = train.put_resident(task.train_data, mesh)
+        self._test_data = train.put_resident(task.test_data, mesh, config.eval_batch_size)
+        self._zero = jax.device_put(Totals.zero(), whole)
+
+        def new_state():
+            shape = task.train_data[0].shape[1:]
+            return train.create_state(task.model, task.optimizer, config.seed, shape, config.average_decay > 0)
+
+        self._state = jax.jit(new_state, out_shardings=whole)()
+        self._totals = self._zero
+        self._start = 0
+        if self._checkpoints.latest_step is not None:
+            try:
+                restored = self._checkpoints.restore(self._state)
+            except train.CheckpointError as error:
+                raise TrainingError(f"{error}, or start anew with --resume never") from error
+            self._workdir.check_same(restored.run["config"], self._resolved["config"])
+            self._state, self._totals = restored.state, restored.totals
+            self._start = int(self._state.step)
+            self._epoch_seconds = restored.run["epoch_seconds"]
+            self._display.message(f"resuming at step {self._start} from {self._workdir.checkpoints}")
+        self._workdir.start(self._resolved)
+        self._step = self._start
+        self.records = self._workdir.read_metrics(up_to_step=self._start)
+        trained, within = divmod(self._step, self._steps_per_epoch)
+        evaluated = any(record["epoch"] == trained for record in self.records)
+        self._epoch = trained - 1 if trained and not within and not evaluated else trained
+        if self._step == self._epoch * self._steps_per_epoch:
+            self._totals, self._epoch_seconds = self._zero, 0.0
+        if self._step < config.epochs * self._steps_per_epoch:
+            # No step, only compilation, so that it doesn't count as training time.
+            self._state, self._totals = self._dispatch(self._order(), 0)
+
+    def _train_epoch(self) -> None:
+        """Takes the steps that the epoch under way still lacks."""
+        end = (self._epoch + 1) * self._steps_per_epoch
+        order = self._order()
+        # Two dispatches in flight: the device never waits for the host.
+        flight, mark = collections.deque(), 0.0
+        while self._step < end or flight:
+            stopping = self._request.signum is not None or self._save_is_due()
+            if self._step < end and not stopping:
+                if not flight:
+                    mark = time.monotonic()
+                count = self._pace.next(end - self._step)
+                self._state, self._totals = self._dispatch(order, count)
+                self._step += count
+                flight.append((count, self._totals, self._step))
+                if len(flight) < 2 and self._step < end:
+                    continue
+            if flight:
+                mark = self._observe(*flight.popleft(), mark)
+            elif stopping:
+                self._request.check()
+                self._save()
+
+    def _order(self) -> jax.Array:
+        return train.epoch_order(self._config.seed, self._epoch, size=len(self._task.train_data[0]))
+
+    def _dispatch(self, order: jax.Array, count: int) -> tuple[TrainState, Totals]:
+        first = self._step - self._epoch * self._steps_per_epoch
+        return self._run_steps(self._state, self._totals, self._train_data, order, first, count)
+
+    def _observe(self, count: int, totals: Totals, step: int, mark: float) -> float:
+        """Waits for a dispatch that ends at `step`, started or unblocked at `mark`; returns the time it was done."""
+        totals = jax.device_get(totals)
+        now = time.monotonic()
+        self._pace.observe(count, now - mark)
+        self._epoch_seconds += now - mark
+        if totals.failed_step != NO_FAILURE:
+            raise TrainingError(
+                f"the loss or its gradient is not finite at step {int(totals.failed_step)} (epoch"
+                f" {self._epoch + 1}): training stopped. {self._what_is_left()} A smaller"
+                " --optimizer.learning_rate, a warm-up (--schedule.warmup_epochs) or --optimizer.clip_norm may help"
+            )
+        values = {
+            "loss": totals.mean_loss(),
+            "accuracy": totals.accuracy(),
+            "learning_rate": self._learning_rate(step),
+            "images_per_second": self._config.batch_size / self._pace.seconds_per_step,
+        }
+        done = step - self._epoch * self._steps_per_epoch
+        self._display.training(self._epoch + 1, done, values, self._seconds_left(step))
+        return now
+
+    def _evaluate(self) -> tuple[Totals, float]:
+        """Evaluates on all test images; returns the sums and the seconds it took."""
+        size, batch_size = len(self._task.test_data[0]), self._config.eval_batch_size
+        batches = -(-size // batch_size)
+        begin = mark = time.monotonic()
+        totals, done = self._zero, 0
+        while done < batches:
+            self._request.check()
+            count = self._test_pace.next(batches - done)
+            totals = self._run_evaluation(self._state.variables, totals, self._test_data, size, done, count)
+            jax.block_until_ready(totals)
+            done += count
+            now = time.monotonic()
+            self._test_pace.observe(count, now - mark)
+            mark = now
+            self._display.testing(self._epoch + 1, done, batches)
+        return jax.device_get(totals), time.monotonic() - begin
+
+    def _record_epoch(self, test: Totals, test_seconds: float) -> None:
+        """Keeps the state if it is the best so far, and writes the epoch's line, the curves and the events."""
+        trained = jax.device_get(self._totals)
+        record = {
+            "epoch": self._epoch + 1,
+            "step": self._step,
+            "learning_rate": self._learning_rate(self._step),
+            "train_loss": trained.mean_loss(),
+            "train_accuracy": trained.accuracy(),
+            "test_loss": test.mean_loss(),
+            "test_accuracy": test.accuracy(),
+            "test_error": 100 * int(test.images - test.correct) / int(test.images),
+            "images_per_second": int(trained.images) / max(self._epoch_seconds, 1e-9),
+            "train_seconds": self._epoch_seconds,
+            "test_seconds": test_seconds,
+        }
+        best = self._checkpoints.best_error()
+        if best is None or record["test_error"] < best:
+            self._checkpoints.save_best(self._state, self._totals, self._run_json(), record["test_error"])
+        self._workdir.append_metrics(record)
+        self.records.append(record)
+        self._epoch += 1
+        self._totals, self._epoch_seconds = self._zero, 0.0
+        self._display.epoch_done(record)
+        self._curves.draw(self.records, wait=self._epoch == self._config.epochs)
+        if self._config.tensorboard:
+            for key in record.keys() - {"epoch", "step"}:
+                self._events.add_scalar(key, record[key], record["step"])
+            self._events.flush()
+
+    def _learning_rate(self, step: int) -> float:
+        """Learning rate of the last of `step` steps."""
+        # Seven digits are all that a float32 rate has: 0.1, not 0.10000000149011612.
+        return float(f"{float(self._task.schedule(max(step - 1, 0))):.7g}")
+
+    def _seconds_left(self, step: int) -> float:
+        steps = self._config.epochs * self._steps_per_epoch - step
+        tests = [record["test_seconds"] for record in self.records[-1:]]
+        return steps * self._pace.seconds_per_step + sum(tests) * (self._config.epochs - self._epoch)
+
+    def _save_is_due(self) -> bool:
+        return time.monotonic() - self._last_save > 60 * self._config.checkpoint_minutes
+
+    def _save(self) -> None:
+        self._checkpoints.save(self._state, self._totals, self._run_json())
+        self._last_save = time.monotonic()
+
+    def _run_json(self) -> dict[str, Any]:
+        return {**self._resolved, "epoch_seconds": self._epoch_seconds}
+
+    def _what_is_left(self) -> str:
+        """What a run that failed leaves to go on from."""
+        step = self._checkpoints.latest_step if hasattr(self, "_checkpoints") else None
+        if step is None:
+            return "No checkpoint was written yet."
+        return f"The last good checkpoint is of step {step}, in {self._workdir.checkpoints}."

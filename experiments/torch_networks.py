@@ -1,0 +1,140 @@
+"""The networks of resjax in PyTorch, layer for layer: what the benchmark compares with."""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import resjax.models
+from resjax.errors import InputError
+from resjax.layers import PRE_ACTIVATION
+
+
+def torch_network(model: resjax.models.Network, channels: int = 3) -> nn.Module:
+    """A PyTorch network of the same layers as `model`, with PyTorch's initial weights.
+
+    Raises:
+      InputError: for a network that this file does not know: other than ResNet, PreActResNet, WideResNet, ResNeXt with
+        grouped convolution, and DenseNet.
+    """
+    if isinstance(model, resjax.models.DenseNet):
+        return _DenseNet(model, channels)
+    stages = getattr(model, "stages", None)
+    if stages is None or getattr(model, "form", "grouped_convolution") != "grouped_convolution":
+        raise InputError(f"no PyTorch counterpart of {type(model).__name__}: known are ResNet .. ResNeXt and DenseNet")
+    return _Residual(model, channels)
+
+
+def _conv(inputs, outputs, size, stride=1, groups=1):
+    return nn.Conv2d(inputs, outputs, size, stride, (size - 1) // 2, groups=groups, bias=False)
+
+
+class _Stem(nn.Sequential):
+    def __init__(self, kind, channels, features, activate):
+        is_large = kind == "imagenet"
+        layers = [_conv(channels, features, 7 if is_large else 3, 2 if is_large else 1)]
+        if activate:
+            layers += [nn.BatchNorm2d(features), nn.ReLU(inplace=True)]
+        if is_large:
+            layers.append(nn.MaxPool2d(3, 2, 1))
+        super().__init__(*layers)
+
+
+class _Block(nn.Module):
+    """`resjax.layers.ResidualBlock` in the orders "original" and "full_pre_activation"."""
+
+    def __init__(self, inputs, convs, order="original", shortcut="B", strides=1, activate_first="branch", **unused):
+        super().__init__()
+        outputs = convs[-1].features
+        changes = strides != 1 or inputs != outputs
+        self.is_pre, self.strides, self.padded = order in PRE_ACTIVATION, strides, outputs - inputs
+        self.is_first_done = activate_first == "done"
+        self.is_shared = self.is_pre and (activate_first == "shortcut" or (activate_first == "shape" and changes))
+        self.has_shortcut = shortcut != "none"
+        self.convs, self.norms, width = nn.ModuleList(), nn.ModuleList(), inputs
+        for i, spec in enumerate(convs):
+            stride = strides if spec.strided else 1
+            self.convs.append(_conv(width, spec.features, spec.size, stride, spec.groups))
+            skipped = self.is_pre and i == 0 and self.is_first_done
+            normed = width if self.is_pre else spec.features
+            self.norms.append(nn.Identity() if skipped else nn.BatchNorm2d(normed))
+            width = spec.features
+        self.projection = None
+        if shortcut == "C" or (shortcut == "B" and changes):
+            conv = _conv(inputs, outputs, 1, strides)
+            self.projection = conv if self.is_pre else nn.Sequential(conv, nn.BatchNorm2d(outputs))
+
+    def forward(self, x):
+        done = self.is_first_done
+        if self.is_shared:
+            x, done = F.relu(self.norms[0](x)), True
+        y = x
+        for i, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
+            if self.is_pre:
+                y = conv(y if i == 0 and done else F.relu(norm(y)))
+            else:
+                y = norm(conv(y))
+                y = F.relu(y) if i + 1 < len(self.convs) else y
+        if self.has_shortcut:
+            y = y + self._shortcut(x)
+        return y if self.is_pre else F.relu(y)
+
+    def _shortcut(self, x):
+        if self.projection is not None:
+            return self.projection(x)
+        if self.strides != 1 or self.padded:
+            x = F.pad(x[:, :, :: self.strides, :: self.strides], (0, 0, 0, 0, 0, self.padded))
+        return x
+
+
+class _Residual(nn.Module):
+    def __init__(self, model, channels):
+        super().__init__()
+        specs = model.stages()
+        is_pre = specs[0].block.keywords.get("order", "original") in PRE_ACTIVATION
+        is_wide = isinstance(model, resjax.models.WideResNet)
+        width = 16 if is_wide else getattr(model, "stem_width", None) or model.widths[0]
+        layers = [_Stem(model.stem, channels, width, activate=not is_pre or model.stem == "imagenet")]
+        for spec in specs:
+            for i in range(spec.num_blocks):
+                keywords = (spec.transition if i == 0 else spec.block).keywords
+                layers.append(_Block(width, **keywords))
+                width = keywords["convs"][-1].features
+        if is_pre:
+            layers += [nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+        self.layers, self.head = nn.Sequential(*layers), nn.Linear(width, model.num_classes)
+
+    def forward(self, x):
+        return self.head(self.layers(x).mean((2, 3)))
+
+
+class _DenseLayer(nn.Module):
+    def __init__(self, inputs, growth_rate, bottleneck):
+        super().__init__()
+        layers, width = [], inputs
+        if bottleneck:
+            width = 4 * growth_rate
+            layers = [nn.BatchNorm2d(inputs), nn.ReLU(inplace=True), _conv(inputs, width, 1)]
+        self.layers = nn.Sequential(*layers, nn.BatchNorm2d(width), nn.ReLU(inplace=True), _conv(width, growth_rate, 3))
+
+    def forward(self, x):
+        return torch.cat([x, self.layers(x)], 1)
+
+
+class _DenseNet(nn.Module):
+    def __init__(self, model, channels):
+        super().__init__()
+        width = model.stem_width
+        layers = [_Stem(model.stem, channels, width, activate=model.stem == "imagenet")]
+        for i, num_layers in enumerate(model.stage_sizes):
+            if i > 0:
+                kept = int(width * model.compression)
+                layers += [nn.BatchNorm2d(width), nn.ReLU(inplace=True), _conv(width, kept, 1), nn.AvgPool2d(2)]
+                width = kept
+            for _ in range(num_layers):
+                layers.append(_DenseLayer(width, model.growth_rate, model.bottleneck))
+                width += model.growth_rate
+        layers += [nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+        self.layers, self.head = nn.Sequential(*layers), nn.Linear(width, model.num_classes)
+
+    def forward(self, x):
+        return self.head(self.layers(x).mean((2, 3)))
