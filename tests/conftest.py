@@ -1,0 +1,89 @@
+"""Eight CPU devices for every test, so that one device and eight can be compared in one process."""
+
+import functools
+import os
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+jax.config.update("jax_num_cpu_devices", 8)
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    """No test reads or writes a user's cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compile_once(tmp_path_factory):
+    """Tests that compile the same program share it, also between the processes of pytest-xdist."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
+    jax.config.update("jax_compilation_cache_dir", str(shared / "compiled"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+
+@pytest.fixture(scope="session")
+def real_data_dir() -> pathlib.Path:
+    """A TFDS data directory with the real CIFAR-10."""
+    path = os.environ.get("RESJAX_TEST_DATA")
+    if not path:
+        pytest.skip("RESJAX_TEST_DATA is not set: give it a TFDS data directory with the real CIFAR-10")
+    return pathlib.Path(path)
+
+
+@pytest.fixture(scope="session")
+def float64():
+    """float64() -> a context in which jax computes in float64."""
+    # jax 0.8 moved the context manager out of jax.experimental.
+    enable_x64 = getattr(jax, "enable_x64", None)
+    if enable_x64 is None:
+        from jax.experimental import enable_x64
+    return functools.partial(enable_x64, True)
+
+
+@pytest.fixture
+def in_float64(float64):
+    """A test in which jax computes in float64."""
+    with float64():
+        yield
+
+
+@pytest.fixture(scope="session")
+def draw_variables():
+    """draw_variables(module, *args) -> variables, all random: a scale of 1 would hide that nobody reads it."""
+
+    def draw(module, *args, seed=0, dtype=np.float32, **kwargs):
+        rng = np.random.default_rng(seed)
+
+        def leaf(path, shape):
+            name, size = path[-1].key, shape.shape
+            if name == "kernel":
+                return dtype(rng.normal(size=size) * np.sqrt(2 / np.prod(size[:-1])))
+            low, high = (0.5, 1.5) if name in ("scale", "var") else (-0.5, 0.5)
+            return dtype(rng.uniform(low, high, size))
+
+        shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), *args, **kwargs))
+        return jax.tree_util.tree_map_with_path(leaf, shapes)
+
+    return draw
+
+
+def pytest_sessionfinish(session, exitstatus):
+    """Under RESJAX_SKIPS_ALLOWED=FOLDER, a test skipped elsewhere fails the run."""
+    allowed = os.environ.get("RESJAX_SKIPS_ALLOWED")
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if allowed and reporter:
+        skipped = [
+            report.nodeid for report in reporter.stats.get("skipped", []) if not report.nodeid.startswith(allowed)
+        ]
+        if skipped:
+            reporter.write_line(
+                f"skipped, which RESJAX_SKIPS_ALLOWED={allowed} forbids: {', '.join(skipped)}", red=True
+            )
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED

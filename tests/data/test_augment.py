@@ -1,0 +1,117 @@
+"""Augmentation: what may happen to an image, how often, and that it happens to each image on its own."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from resjax import InputError
+from resjax.data.augment import Augmentation, Normalization, augment, cutmix, cutout, mixup, random_crop, random_flip
+
+NOTHING = Augmentation(crop_padding=0, flip=False)
+
+
+def _images(n, size=32, channels=3):
+    return jnp.asarray(np.random.default_rng(0).normal(size=(n, size, size, channels)), jnp.float32)
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize(("mode", "numpy_mode"), [("zero", "constant"), ("reflect", "reflect")])
+def test_every_one_of_the_81_crops_occurs_uniformly(mode, numpy_mode):
+    n = 20_000
+    image = np.arange(1, 82, dtype=np.float32).reshape(9, 9, 1)
+    padded = np.pad(image, ((4, 4), (4, 4), (0, 0)), mode=numpy_mode)
+    crops = np.asarray(
+        jax.jit(random_crop, static_argnums=(2, 3))(jax.random.key(0), jnp.tile(image, (n, 1, 1, 1)), 4, mode)
+    )
+    windows = {padded[y : y + 9, x : x + 9].tobytes(): (y, x) for y in range(9) for x in range(9)}
+    assert len(windows) == 81
+    counts = np.zeros((9, 9))
+    for crop in crops:
+        counts[windows[crop.tobytes()]] += 1  # a crop that is no window of the padded image is a KeyError
+    chi_squared = np.sum((counts - n / 81) ** 2 / (n / 81))
+    # 80 degrees of freedom: above 139 with probability 5e-5.
+    assert chi_squared < 139
+
+
+def test_flip_mirrors_half_of_the_images_and_leaves_the_others():
+    images = _images(4000, size=4)
+    flipped = np.asarray(random_flip(jax.random.key(0), images))
+    mirrored = np.asarray([np.array_equal(a, b[:, ::-1]) for a, b in zip(flipped, images, strict=True)])
+    untouched = np.asarray([np.array_equal(a, b) for a, b in zip(flipped, images, strict=True)])
+    assert np.all(mirrored ^ untouched)
+    assert abs(mirrored.mean() - 0.5) < 4 * 0.5 / np.sqrt(4000)
+
+
+def test_cutout_zeroes_one_square_that_may_reach_over_the_border():
+    n, size, length = 3000, 16, 6
+    cut = np.asarray(cutout(jax.random.key(0), jnp.ones((n, size, size, 1)), length))[..., 0] == 0
+    rows, columns = cut.any(2).sum(1), cut.any(1).sum(1)
+    np.testing.assert_array_equal(cut.sum((1, 2)), rows * columns)  # a full rectangle
+    assert rows.max() == columns.max() == length and rows.min() == length // 2
+    # Every pixel is equally likely to be the centre: the mean area follows from the clipped sides.
+    sides = [min(c + 3, size) - max(c - 3, 0) for c in range(size)]
+    assert abs(rows.mean() - np.mean(sides)) < 4 * np.std(sides) / np.sqrt(n)
+
+
+@pytest.mark.parametrize("mix", [mixup, cutmix])
+def test_mixed_targets_are_the_shares_of_the_two_images(mix):
+    # Image i is filled with i: what each result holds of itself and of its neighbour can be read off.
+    n = 500
+    images = jnp.broadcast_to(jnp.arange(1.0, n + 1)[:, None, None, None], (n, 8, 8, 1))
+    targets = jnp.eye(n)
+    mixed, mixed_targets = mix(jax.random.key(0), images, targets, 1.0)
+    neighbour = np.roll(np.arange(n), 1)
+    kept = np.asarray(mixed_targets)[np.arange(n), np.arange(n)]
+    given = np.asarray(mixed_targets)[np.arange(n), neighbour]
+    np.testing.assert_allclose(kept + given, 1, rtol=1e-5)
+    expected = kept * (np.arange(n) + 1) + given * (neighbour + 1)
+    np.testing.assert_allclose(np.asarray(mixed).mean((1, 2, 3)), expected, rtol=1e-3)
+    assert kept.std() > 0.1  # each image has a weight of its own
+
+
+def test_mixup_and_cutmix_together_give_each_image_one_of_them():
+    images = jnp.broadcast_to(jnp.arange(400.0)[:, None, None, None], (400, 8, 8, 1))
+    mixed, targets = augment(
+        jax.random.key(0), images, jnp.zeros(400, jnp.int32), 10, Augmentation(0, "zero", False, 0, 1.0, 1.0)
+    )
+    # A blended image is flat (its neighbours are flat), a pasted one has two values.
+    pasted = np.asarray(mixed).reshape(400, -1).std(1) > 0.1
+    assert 0.3 < pasted.mean() < 0.6  # a pasted box may be empty or the whole image, which is flat
+    np.testing.assert_allclose(np.asarray(targets).sum(1), 1, rtol=1e-5)
+
+
+def test_nothing_to_do_changes_nothing():
+    images, labels = _images(5), jnp.arange(5)
+    same, targets = augment(jax.random.key(0), images, labels, 10, NOTHING)
+    np.testing.assert_array_equal(same, images)
+    np.testing.assert_array_equal(targets, np.eye(10)[:5])
+
+
+@pytest.mark.quick
+def test_draws_depend_on_the_key_alone():
+    images, labels = _images(16), jnp.zeros(16, jnp.int32)
+    options = Augmentation(4, "reflect", True, 8, 0.2, 1.0)
+    run = jax.jit(lambda key: augment(key, images, labels, 10, options)[0])
+    np.testing.assert_array_equal(run(jax.random.key(1)), run(jax.random.key(1)))
+    assert not np.array_equal(run(jax.random.key(1)), run(jax.random.key(2)))
+
+
+def test_normalization_per_channel_and_per_pixel():
+    images = np.random.default_rng(0).integers(0, 256, (7, 4, 4, 3), np.uint8)
+    mean, std = np.float32([120, 121, 122]), np.float32([60, 61, 62])
+    np.testing.assert_allclose(
+        Normalization(mean, std)(jnp.asarray(images)), (images - mean) / std, rtol=1e-5, atol=1e-6
+    )
+    pixel_mean = images.mean(0)
+    got = Normalization(jnp.asarray(pixel_mean, jnp.float32), jnp.float32(1))(jnp.asarray(images))
+    np.testing.assert_allclose(got.mean(0), 0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "options", [{"padding_mode": "mirror"}, {"cutout": -1}, {"mixup": -0.5}, {"mixup": float("nan")}]
+)
+def test_bad_options_are_named(options):
+    (name,) = options
+    with pytest.raises(InputError, match=name):
+        Augmentation(**options)

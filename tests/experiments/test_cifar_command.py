@@ -1,0 +1,170 @@
+"""The command line: what it accepts, what it says, and how it leaves."""
+
+import json
+import re
+
+import pytest
+
+from experiments import cifar
+from experiments.configs.cifar import CONFIGS
+
+
+def _main(capsys, *arguments):
+    """(exit code, standard output, standard error)."""
+    try:
+        code = cifar.main(arguments)
+    except SystemExit as stop:
+        code = stop.code
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "--config NAME is missing"),
+        (["--config"], "--config needs a name"),
+        (["--config", "wrn_28_1O"], "did you mean .*'wrn_28_10'"),
+        (["--config", "resnet_20", "--config=resnet_32"], "choose one"),
+        (["--config", "resnet_20", "--dataset", "cifar-10"], "unknown dataset 'cifar-10'; did you mean 'cifar10'"),
+        (["--config", "resnet_20", "--model.name", "resnet_21"], "nearest are 20 and 26"),
+        (["--config", "resnet_20", "--model.dropout_rate", "0.3"], "resnet_20 takes no 'dropout_rate'"),
+        (["--config", "wrn_28_10", "--model.block_type", "3", "5"], "block_type: expected one of"),
+        (["--config", "resnet_20", "--batch_size", "0"], "--batch_size: expected a positive integer, got 0"),
+        (["--config", "resnet_20", "--batch_size", "60000"], "cifar10 has 50,000 training images"),
+        (
+            ["--config", "resnet_20", "--batch_size", "100"],
+            r"--batch_size 100 cannot .* 8 devices; nearest are 96 and 104",
+        ),
+        (["--config", "resnet_20", "--eval_batch_size", "9"], "--eval_batch_size 9 cannot be split"),
+        (["--config", "resnet_20", "--epochs", "-1"], "--epochs: expected a positive integer"),
+        (["--config", "resnet_20", "--seed", "-1"], "--seed: expected an integer"),
+        (["--config", "resnet_20", "--label_smoothing", "1.5"], r"--label_smoothing: expected a number in \[0, 1\)"),
+        (["--config", "resnet_20", "--optimizer.learning_rate", "nan"], "--optimizer.learning_rate: expected a number"),
+        (["--config", "resnet_20", "--optimizer.weight_decay", "-1"], "--optimizer.weight_decay: expected"),
+        (["--config", "resnet_20", "--schedule.boundaries", "60", "30"], "boundaries: expected ascending"),
+    ],
+)
+def test_a_mistake_is_named_in_one_line_and_exits_with_2(capsys, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = _main(capsys, *arguments)
+    assert code == 2
+    assert err.startswith("error: ") and err.count("\n") == 1 and "Traceback" not in err
+    assert re.search(message, err), err
+    assert list(tmp_path.iterdir()) == []  # before any work
+
+
+@pytest.mark.parametrize(
+    ("arguments", "nearest"),
+    [
+        (["--batchsize", "32"], "--batch_size"),
+        (["--optimizer.lr", "0.1"], "--optimizer"),
+        (["--epochs", "three"], "--epochs INT"),
+        (["--schedule.kind", "cosin"], "'cosine'"),
+        (["--dtype", "float16"], "'bfloat16'"),
+        (["--augmentation.cutout", "-4"], "cutout: expected a value >= 0, got -4"),
+    ],
+)
+def test_a_wrong_flag_or_value_names_the_right_ones(capsys, arguments, nearest):
+    code, out, err = _main(capsys, "--config", "resnet_20", *arguments)
+    assert code == 2 and nearest in out + err
+
+
+@pytest.mark.quick
+def test_help_lists_every_config_with_its_parameters_and_published_error_and_every_flag(capsys):
+    code, out, _ = _main(capsys, "--help")
+    assert code == 0
+    for name, named in CONFIGS.items():
+        row = next(line for line in out.splitlines() if re.match(rf"{name} ", line))
+        assert f"{named.facts.parameters:,}" in row
+        if published := named.published_for("cifar10"):
+            assert f"{published.test_error:.2f}" in row
+    for flag in ("--dataset", "--epochs", "--batch_size", "--seed", "--workdir", "--data_dir", "--optimizer.momentum"):
+        assert flag in out
+
+
+@pytest.mark.quick
+def test_dry_run_prints_the_cost_and_trains_nothing(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = _main(capsys, "--config", "wrn_28_10", "--dry-run", "--epochs", "130")
+    assert code == 0 and list(tmp_path.iterdir()) == []
+    assert "36,479,194" in out
+    assert "10,486,657,536 forward" in out
+    assert "50,700 = 130 epochs of 390 (batch 128)" in out
+    rates = re.findall(r"step ([\d,]+) to ([\d,]+) +([\d.]+)", out)
+    assert rates == [("0", "23,009", "0.1"), ("23,010", "46,409", "0.02"), ("46,410", "50,699", "0.004")]
+
+
+def test_no_data_and_no_network_is_one_error_that_names_both_ways(capsys, tmp_path, monkeypatch):
+    from resjax.data import prepare
+
+    monkeypatch.setattr(prepare, "why_unreachable", lambda url: "no network in this test")
+    arguments = ("--config", "resnet_20", "--data_dir", tmp_path / "data", "--workdir", tmp_path / "run")
+    code, _, err = _main(capsys, *map(str, arguments))
+    assert code == 2 and err.count("\n") == 1
+    assert "--data_dir DIR" in err and "machine with a network" in err
+    assert not (tmp_path / "run").exists()
+
+
+SHORT = ("--config", "quickstart", "--model.name", "resnet_8", "--batch_size", "256", "--epochs", "2")
+
+
+@pytest.fixture(scope="module")
+def short_run(tmp_path_factory):
+    """A finished run of two epochs on the embedded images."""
+    workdir = tmp_path_factory.mktemp("short") / "run"
+    assert cifar.main([*SHORT, "--workdir", str(workdir)]) == 0
+    return workdir
+
+
+def test_summary_holds_errors_beside_what_was_changed_and_where_it_ran(short_run):
+    summary = json.loads((short_run / "summary.json").read_text())
+    records = [json.loads(line) for line in (short_run / "metrics.jsonl").read_text().splitlines()]
+    assert summary["final_test_error"] == records[-1]["test_error"]
+    assert summary["best_test_error"] == min(record["test_error"] for record in records)
+    assert (summary["train_images"], summary["test_images"], summary["steps"]) == (5000, 1000, 2 * (5000 // 256))
+    assert summary["published"] is None and "not CIFAR-10 errors" in summary["dataset_description"]
+    assert summary["changed_from_named_config"] == {"model.name": "resnet_8", "batch_size": 256, "epochs": 2}
+    assert summary["parameters"] == 75_290
+    assert {"python", "jax", "jaxlib", "flax", "orbax-checkpoint"} <= summary["versions"].keys()
+    assert summary["final_test_error"] < 90  # better than chance
+
+
+def test_a_workdir_of_another_config_is_refused_and_left_alone(capsys, short_run):
+    before = {path: path.stat().st_mtime_ns for path in short_run.rglob("*")}
+    code, _, err = _main(capsys, *SHORT, "--seed", "1", "--workdir", str(short_run))
+    assert code == 2 and "seed: 0 there, 1 here" in err
+    assert {path: path.stat().st_mtime_ns for path in short_run.rglob("*")} == before
+
+
+def test_the_checkpoint_itself_knows_its_config(capsys, short_run):
+    config = (short_run / "config.json").rename(short_run / "kept.json")
+    try:
+        code, _, err = _main(capsys, *SHORT, "--seed", "1", "--workdir", str(short_run))
+        assert code == 2 and "seed: 0 there, 1 here" in err
+        assert not (short_run / "config.json").exists()
+    finally:
+        config.rename(short_run / "config.json")
+
+
+def test_resume_must_needs_a_checkpoint(capsys, tmp_path):
+    code, _, err = _main(capsys, *SHORT, "--workdir", str(tmp_path / "run"), "--resume", "must")
+    assert code == 2 and "holds no checkpoint" in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_resume_never_moves_the_earlier_run_aside(capsys, short_run):
+    kept = (short_run / "metrics.jsonl").read_bytes()
+    code, out, _ = _main(capsys, *SHORT, "--workdir", str(short_run), "--resume", "never")
+    assert code == 0 and "moved to" in out
+    assert (short_run.with_name("run.1") / "metrics.jsonl").read_bytes() == kept
+    fresh = [json.loads(line) for line in (short_run / "metrics.jsonl").read_text().splitlines()]
+    assert [record["train_loss"] for record in fresh] == [json.loads(line)["train_loss"] for line in kept.splitlines()]
+
+
+def test_a_diverging_run_says_at_which_step_and_exits_with_1(capsys, tmp_path):
+    workdir = tmp_path / "run"
+    code, _, err = _main(capsys, *SHORT, "--workdir", str(workdir), "--optimizer.learning_rate", "1e30")
+    assert code == 1 and re.search(r"not finite at step \d+ \(epoch 1\)", err) and "Traceback" not in err
+    assert "--optimizer.learning_rate" in err

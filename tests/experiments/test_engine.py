@@ -1,0 +1,212 @@
+"""The engine: stopped anywhere and resumed it ends as if never stopped; what goes wrong is said and nothing is lost."""
+
+import dataclasses
+import io
+import json
+import math
+import signal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from rich.console import Console
+
+from experiments.configs import Config, ModelConfig
+from experiments.engine import Engine, Task, TrainingError
+from experiments.interrupt import Interrupted
+from experiments.pace import Pace
+from experiments.workdir import METRIC_KEYS, Workdir
+from resjax import train
+from tests.train import problem
+
+CONFIG = Config(ModelConfig("resnet_8"), epochs=3, batch_size=16, eval_batch_size=32, seed=5)
+RESOLVED = {"name": "test", "config": CONFIG.identity()}
+
+
+def _task(learning_rate=0.05) -> Task:
+    network, optimizer, _ = problem.build(learning_rate)
+    return Task(
+        model=network,
+        optimizer=optimizer,
+        schedule=lambda step: learning_rate,
+        prepare=problem.prepare,
+        normalize=problem.normalize,
+        train_data=problem.images_and_labels(100),  # 6 batches and 4 images that are skipped
+        test_data=problem.images_and_labels(50, seed=1),
+        title="test",
+    )
+
+
+def _engine(path, config=CONFIG, task=None, devices=1):
+    output = io.StringIO()
+    console = Console(file=output, width=200)
+    engine = Engine(config, task or _task(), Workdir(path), RESOLVED, console, jax.devices()[:devices])
+    engine.output = output
+    return engine
+
+
+def _run(path, **options):
+    engine = _engine(path, **options)
+    return engine.run(), engine
+
+
+def _stop_at(engine, events: int) -> None:
+    """Makes SIGTERM arrive after so many dispatches, of training or of evaluation."""
+    count = 0
+
+    def counted(function):
+        def call(*args):
+            nonlocal count
+            result = function(*args)
+            count += 1
+            if count == events:
+                signal.raise_signal(signal.SIGTERM)
+            return result
+
+        return call
+
+    engine._pace.observe, engine._test_pace.observe = (lambda *_: None), (lambda *_: None)  # one step a dispatch
+    engine._pace.seconds_per_step = engine._test_pace.seconds_per_step = 1.0
+    engine._dispatch, engine._display.testing = counted(engine._dispatch), counted(engine._display.testing)
+
+
+def _interrupt(path, events: int, **options) -> None:
+    """A run that is stopped by SIGTERM after so many dispatches."""
+    engine = _engine(path, **options)
+    _stop_at(engine, events)
+    with pytest.raises(Interrupted):
+        engine.run()
+
+
+def _lasting(records):
+    """Records without the times."""
+    return [{k: v for k, v in r.items() if "second" not in k} for r in records]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    path = tmp_path_factory.mktemp("whole")
+    state, engine = _run(path)
+    return jax.device_get(state), engine.records, path
+
+
+@pytest.mark.quick
+# 1: only compiled; 4: within an epoch; 8: between the two test batches of epoch 1; 9: after them; 15: within epoch 2.
+@pytest.mark.parametrize("stops", [[1], [4], [8], [9], [15], [3, 2, 9]])
+def test_stopped_and_resumed_ends_with_the_same_bits(tmp_path, uninterrupted, stops):
+    expected, records, _ = uninterrupted
+    for events in stops:
+        engine = _engine(tmp_path)
+        _stop_at(engine, events)
+        with pytest.raises(Interrupted) as stop:
+            engine.run()
+        assert stop.value.exit_code == 128 + signal.SIGTERM
+        assert "run the same command again" in engine.output.getvalue()
+    engine = _engine(tmp_path)
+    state = engine.run()
+    problem.assert_same_bits(state, expected)
+    assert _lasting(engine.records) == _lasting(records)
+    assert _lasting(map(json.loads, (tmp_path / "metrics.jsonl").read_text().splitlines())) == _lasting(records)
+
+
+def test_a_killed_run_forgets_what_no_checkpoint_holds(tmp_path, uninterrupted):
+    expected, records, whole = uninterrupted
+    _interrupt(tmp_path, 10)  # in epoch 2
+    # Lines of later epochs, and one cut in the middle, as a kill would leave them.
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write((whole / "metrics.jsonl").read_text().splitlines()[1] + "\n")
+        file.write('{"epoch": 3, "st')
+    state, engine = _run(tmp_path)
+    problem.assert_same_bits(state, expected)
+    assert _lasting(engine.records) == _lasting(records)
+
+
+def test_without_its_metrics_a_run_still_goes_on_at_its_step(tmp_path, uninterrupted):
+    expected, records, _ = uninterrupted
+    _interrupt(tmp_path, 10)  # in epoch 2
+    (tmp_path / "metrics.jsonl").unlink()
+    state, engine = _run(tmp_path)
+    problem.assert_same_bits(state, expected)
+    assert _lasting(engine.records) == _lasting(records[1:])
+
+
+def test_a_finished_run_is_left_as_it_is(uninterrupted):
+    expected, records, path = uninterrupted
+    before = (path / "metrics.jsonl").read_bytes()
+    state, engine = _run(path)
+    problem.assert_same_bits(state, expected)
+    assert engine.records == records and (path / "metrics.jsonl").read_bytes() == before
+
+
+def test_files_of_a_run(uninterrupted):
+    _, records, path = uninterrupted
+    assert [set(record) for record in records] == [set(METRIC_KEYS)] * 3
+    assert [record["step"] for record in records] == [6, 12, 18]
+    assert json.loads((path / "config.json").read_text()) == RESOLVED
+    assert (path / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert sorted(p.name for p in (path / "checkpoints" / "latest").iterdir()) == ["12", "18"]
+    best = min(records, key=lambda record: record["test_error"])
+    assert [p.name for p in (path / "checkpoints" / "best").iterdir()] == [str(best["step"])]
+    for record in records:
+        assert record["test_error"] == pytest.approx(100 * (1 - record["test_accuracy"]))
+        assert record["test_accuracy"] * 50 == pytest.approx(round(record["test_accuracy"] * 50))
+
+
+@pytest.mark.quick
+def test_a_run_of_eight_devices_goes_on_on_one(tmp_path, uninterrupted):
+    _, records, _ = uninterrupted
+    _interrupt(tmp_path, 5, devices=8)
+    _, engine = _run(tmp_path)
+    for ours, theirs in zip(engine.records, records, strict=True):
+        np.testing.assert_allclose(ours["train_loss"], theirs["train_loss"], rtol=0.02)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path):
+    network, _, _ = problem.build()
+    schedule = lambda step: jnp.where(step == 8, jnp.inf, 0.05)  # noqa: E731
+    task = dataclasses.replace(_task(), optimizer=train.sgd(schedule, weight_decay=1e-3), schedule=schedule)
+    with pytest.raises(TrainingError, match=r"not finite at step 9 \(epoch 2\).*last good checkpoint is of step 6"):
+        _run(tmp_path, task=task)
+    with train.Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        assert checkpoints.latest_step == 6
+        state = checkpoints.restore(problem.new_state(network, task.optimizer)).state
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
+
+
+def test_a_damaged_checkpoint_is_named_with_the_ways_out(tmp_path):
+    _run(tmp_path, config=dataclasses.replace(CONFIG, epochs=1))
+    for path in (tmp_path / "checkpoints" / "latest" / "6" / "train").rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(TrainingError, match="latest/6 cannot be read .* Remove that folder .* --resume never") as error:
+        _run(tmp_path)
+    assert "last good" not in str(error.value)
+
+
+def test_tensorboard_events_hold_each_epochs_values(tmp_path):
+    from tensorboardX.proto.event_pb2 import Event
+
+    config = dataclasses.replace(CONFIG, tensorboard=True, epochs=2)
+    _, engine = _run(tmp_path, config=config)
+    (file,) = (tmp_path / "tensorboard").iterdir()
+    data, seen, position = file.read_bytes(), {}, 0
+    while position < len(data):
+        size = int.from_bytes(data[position : position + 8], "little")
+        event = Event.FromString(data[position + 12 : position + 12 + size])
+        seen |= {(event.step, value.tag): value.simple_value for value in event.summary.value}
+        position += size + 16
+    for record in engine.records:
+        assert seen[record["step"], "test_error"] == pytest.approx(record["test_error"])
+
+
+def test_pace_aims_at_a_second_without_jumping():
+    pace, counts = Pace(), []
+    for _ in range(8):
+        counts.append(pace.next(10**9))
+        pace.observe(counts[-1], counts[-1] * 0.01)
+    assert counts[0] == 1 and counts[-1] == 100
+    assert all(after <= 4 * before for before, after in zip(counts, counts[1:], strict=False))
+    pace.observe(100, 500.0)
+    assert pace.next(10**9) == 1
+    assert Pace().next(0) == 0 and not math.isnan(pace.seconds_per_step)

@@ -1,0 +1,50 @@
+"""The benchmark compares like with like: its PyTorch networks have the arrays of ours, and as many operations."""
+
+import collections
+import math
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import resjax
+from experiments.benchmark import MODELS
+from resjax import InputError
+from resjax.models import unrolled
+from tests.parity.twins import torch
+
+torch_networks = pytest.importorskip("experiments.torch_networks", reason="needs PyTorch")
+NAMES = [name.split(":")[0] for name in MODELS] + ["resnet_110", "densenet_121", "preresnet_164", "wrn_50_2"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_same_arrays_and_same_work(name):
+    model = unrolled(resjax.create_model(name))
+    info = resjax.model_info(name)
+    images = jnp.zeros((1, *info.input_size))
+    ours = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
+    work = 0
+
+    def count(module, inputs, output):
+        nonlocal work
+        work += output.numel() * math.prod(module.weight.shape[1:])
+
+    with torch.device("meta"):
+        theirs = torch_networks.torch_network(model)
+        for module in theirs.modules():
+            if isinstance(module, (torch.nn.Conv2d, torch.nn.Linear)):
+                module.register_forward_hook(count)
+        height, width, channels = info.input_size
+        logits = theirs.eval()(torch.zeros(1, channels, height, width))
+    assert logits.shape == (1, info.num_classes)
+    assert work == info.multiply_adds
+    shapes = collections.Counter(tuple(p.shape) for p in theirs.parameters())
+    assert shapes == collections.Counter(
+        {4: lambda h, w, i, o: (o, i, h, w), 2: lambda i, o: (o, i), 1: lambda n: (n,)}[leaf.ndim](*leaf.shape)
+        for leaf in jax.tree.leaves(ours)
+    )
+
+
+def test_an_unknown_family_is_named():
+    with pytest.raises(InputError, match="no PyTorch counterpart of Highway"):
+        torch_networks.torch_network(resjax.create_model("highway_19"))

@@ -1,0 +1,89 @@
+"""What one step computes beside the gradient: smoothing, averages, metrics, randomness."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from resjax import train
+from resjax.train.step import count_correct
+from tests.train import problem
+
+
+def _step(state, step, n=16):
+    images, labels = problem.images_and_labels(n)
+    return jax.jit(step)(state, (jnp.asarray(images), jnp.asarray(labels)))
+
+
+def test_label_smoothing_is_cross_entropy_with_the_mixture():
+    network, optimizer, step = problem.build(label_smoothing=0.2)
+    state = problem.new_state(network, optimizer)
+    images, labels = problem.images_and_labels(16)
+    captured = {}
+
+    def keep(key, images, labels):
+        captured["prepared"] = problem.prepare(key, images, labels)
+        return captured["prepared"]
+
+    eager = train.make_train_step(network, optimizer, keep, label_smoothing=0.2)
+    _, metrics = eager(state, (jnp.asarray(images), jnp.asarray(labels)))
+    logits, _ = network.apply(state.variables, captured["prepared"][0], train=True, mutable=["batch_stats"])
+    log_p = np.asarray(jax.nn.log_softmax(logits))
+    target = 0.8 * np.eye(10)[labels] + 0.02
+    np.testing.assert_allclose(metrics["loss"], -(target * log_p).sum(1).mean(), rtol=1e-5)
+    np.testing.assert_allclose(_step(state, step)[1]["loss"], metrics["loss"], rtol=1e-4)
+
+
+@pytest.mark.quick
+def test_moving_average_covers_parameters_and_statistics_and_is_what_is_evaluated():
+    network, optimizer, step = problem.build(average_decay=0.75)
+    state = problem.new_state(network, optimizer, moving_average=True)
+    expected = {"params": state.params, "batch_stats": state.batch_stats}
+    for _ in range(3):
+        state, _ = _step(state, step)
+        current = {"params": state.params, "batch_stats": state.batch_stats}
+        expected = jax.tree.map(lambda a, b: 0.75 * a + 0.25 * b, expected, current)
+    for a, b in zip(jax.tree.leaves(state.variables), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
+
+
+def test_without_an_average_the_parameters_themselves_are_evaluated():
+    state = problem.new_state(*problem.build()[:2])
+    assert state.average is None and state.variables["params"] is state.params
+
+
+def test_draws_follow_from_seed_and_step_alone():
+    network, optimizer, step = problem.build()
+    state = problem.new_state(network, optimizer)
+    loss = lambda state: float(_step(state, step)[1]["loss"])  # noqa: E731
+    assert loss(state) == loss(state)
+    assert loss(state) != loss(state.replace(step=state.step + 1))
+    assert loss(state) != loss(state.replace(seed=state.seed + 1))
+
+
+def test_gradient_norm_is_that_of_the_loss_without_decay():
+    network, optimizer, step = problem.build()
+    state = problem.new_state(network, optimizer)
+    plain = train.sgd(1.0, momentum=0.0)
+    state = state.replace(opt_state=plain.init(state.params))
+    new, metrics = _step(state, train.make_train_step(network, plain, problem.prepare))
+    moved = jax.tree.map(lambda a, b: np.asarray(a - b, np.float64), state.params, new.params)
+    norm = np.sqrt(sum((leaf**2).sum() for leaf in jax.tree.leaves(moved)))
+    np.testing.assert_allclose(metrics["gradient_norm"], norm, rtol=1e-4)
+
+
+def test_count_correct_counts_valid_images_only():
+    logits = jnp.array([[2.0, 1, 0], [0, 3, 1], [0, 1, 5], [9, 0, 0]])
+    labels = jnp.array([0, 1, 0, 0])
+    assert int(count_correct(logits, labels)) == 3
+    assert int(count_correct(logits, labels, jnp.array([True, False, True, True]))) == 2
+
+
+def test_training_lowers_the_loss_on_learnable_images():
+    network, optimizer, step = problem.build(learning_rate=0.02)
+    state = problem.new_state(network, optimizer)
+    losses = []
+    for _ in range(30):
+        state, metrics = _step(state, step, n=64)
+        losses.append(float(metrics["loss"]))
+    assert np.mean(losses[-5:]) < 0.6 * losses[0]
