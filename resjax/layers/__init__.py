@@ -1,7 +1,7 @@
 """What every network is made of."""
 
 from resjax.layers.block import ORDERS, PRE_ACTIVATION, SHORTCUTS, ConvSpec, ResidualBlock
-from resjax.layers.conv import CONV_OUTPUT, Conv, conv2d
+from resjax.layers.conv import CONV_OUTPUT, Conv, conv2d, plain_convolutions
 from resjax.layers.gates import Gates, run_if_active, scale
 from resjax.layers.head import ClassifierHead
 from resjax.layers.initializers import INITIALIZERS, initializer
@@ -45,6 +45,7 @@ __all__ = [
     "conv2d",
     "initializer",
     "max_pool",
+    "plain_convolutions",
     "run_if_active",
     "scale",
     "subsample_and_pad",

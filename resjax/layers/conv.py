@@ -1,7 +1,10 @@
 """2-D convolution in the form that is fast on the backend at hand."""
 
+import contextlib
+import contextvars
 import functools
 import os
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -17,6 +20,7 @@ CONV_OUTPUT = "conv_output"
 """Name of every convolution's output, for policies of what to keep for the gradient."""
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
+_PLAIN = contextvars.ContextVar("plain_convolutions", default=False)
 # Images in a step of the loop that accumulates a kernel gradient.
 _CHUNK_IMAGES = 32
 # Convolutions with fewer output channels than the first number leave a CPU's matrix kernels half empty: they compute as
@@ -98,6 +102,16 @@ class _Geometry(NamedTuple):
     groups: int = 1
 
 
+@contextlib.contextmanager
+def plain_convolutions() -> Iterator[None]:
+    """What is traced inside holds XLA's own convolutions: the network as it is defined, not as a backend runs it."""
+    token = _PLAIN.set(True)
+    try:
+        yield
+    finally:
+        _PLAIN.reset(token)
+
+
 def conv2d(
     x: jax.Array, kernel: jax.Array, strides: int, padding: tuple[int, int], dilation: int = 1, groups: int = 1
 ) -> jax.Array:
@@ -107,7 +121,7 @@ def conv2d(
     ones a few pixels at a time, groups one by one, and both gradients as forward convolutions. Inside `lax.scan` and
     `lax.while_loop` XLA's CPU backend runs those that autodiff writes, with their other layouts, in a naive kernel, 30
     to 50 times slower. Forward-mode differentiation (`jax.jvp`) is therefore not available on CPU.
-    Elsewhere, and with RESJAX_CONV=xla in the environment, it is XLA's own convolution.
+    Elsewhere, with RESJAX_CONV=xla in the environment, and under `plain_convolutions`, it is XLA's own convolution.
 
     Raises:
       InputError: for another value of RESJAX_CONV.
@@ -117,7 +131,7 @@ def conv2d(
     choice = os.environ.get("RESJAX_CONV", "auto")
     if choice not in ("auto", "xla"):
         raise InputError(f"RESJAX_CONV: expected 'auto' or 'xla', got {choice!r}")
-    if choice == "auto" and jax.default_backend() == "cpu":
+    if choice == "auto" and jax.default_backend() == "cpu" and not _PLAIN.get():
         return _conv_cpu(x, kernel, geometry)
     return _conv_xla(x, kernel, geometry)
 
