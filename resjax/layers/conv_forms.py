@@ -1,0 +1,232 @@
+"""Forms of one 2-D convolution: XLA's own, and those that are faster on a CPU."""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+_LAYOUT = ("NHWC", "HWIO", "NHWC")
+# Images in a step of the loop that accumulates a kernel gradient.
+_CHUNK_IMAGES = 32
+# Convolutions with fewer output channels than the first number leave a CPU's matrix kernels half empty: they compute as
+# many neighbouring pixels at once as fill the second.
+_NARROW, _FULL_WIDTH = 16, 32
+# Groups up to this number become as many convolutions in the program; more of them run in a loop.
+_UNROLLED_GROUPS = 8
+
+
+class Geometry(NamedTuple):
+    """How a kernel moves over an image: (low, high) zeros along height and width, stride, dilation, groups.
+
+    `input_dilation` puts that many steps between the pixels of the input, zeros in between, as the gradient of a
+    strided convolution needs it.
+    """
+
+    pads: tuple[tuple[int, int], tuple[int, int]]
+    strides: int = 1
+    dilation: int = 1
+    input_dilation: int = 1
+    groups: int = 1
+
+
+def conv_xla(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
+    """Convolves x [N, H, W, C_in] with kernel [kh, kw, C_in / groups, C_out] as XLA does."""
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        (geometry.strides,) * 2,
+        geometry.pads,
+        lhs_dilation=(geometry.input_dilation,) * 2,
+        rhs_dilation=(geometry.dilation,) * 2,
+        dimension_numbers=_LAYOUT,
+        feature_group_count=geometry.groups,
+    )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def conv_cpu(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
+    """The same: 1x1 convolutions as matrix products, narrow ones a few pixels at a time, groups one by one.
+
+    Both gradients are written as forward convolutions: inside `lax.scan` and `lax.while_loop` XLA's CPU backend runs
+    those that autodiff writes, with their other layouts, in a naive kernel, 30 to 50 times slower.
+    """
+    return _forward(x, kernel, geometry)
+
+
+def _conv_cpu_forward(x, kernel, geometry):
+    # asarray: jax 0.7 hands a NumPy constant of a traced function on as an array without methods.
+    return _forward(x, kernel, geometry), (jnp.asarray(x), jnp.asarray(kernel))
+
+
+def _conv_cpu_backward(geometry, residuals, dy):
+    x, kernel = residuals
+    strides, dilation, groups = geometry.strides, geometry.dilation, geometry.groups
+    input_pads, kernel_pads = [], []
+    for size, out, k, (pad, _) in zip(x.shape[1:3], dy.shape[1:3], kernel.shape[:2], geometry.pads, strict=True):
+        reach = (out - 1) * strides + 1  # extent of dy once dilated by the stride
+        span = (k - 1) * dilation  # extent of the kernel once dilated, less one
+        input_pads.append((span - pad, size + pad - reach))
+        kernel_pads.append((pad, span + reach - size - pad))
+    # dx: the dilated dy against the kernel turned by 180 degrees, input and output channels exchanged in each group.
+    kh, kw, c_in, c_out = kernel.shape
+    turned = jnp.flip(kernel, (0, 1)).reshape(kh, kw, c_in, groups, c_out // groups)
+    turned = turned.transpose(0, 1, 4, 3, 2).reshape(kh, kw, c_out // groups, groups * c_in)
+    dx = _forward(dy, turned, Geometry(tuple(input_pads), 1, dilation, strides, groups))
+    return dx, _kernel_gradient(x, dy, kernel.shape, geometry._replace(pads=tuple(kernel_pads)))
+
+
+conv_cpu.defvjp(_conv_cpu_forward, _conv_cpu_backward)
+
+
+def _forward(x, kernel, geometry):
+    if geometry.groups > 1:
+        return _grouped_forward(x, kernel, geometry)
+    if kernel.shape[:2] == (1, 1) and min(map(min, geometry.pads)) >= 0:
+        return _pointwise(x, kernel, geometry)
+    tile = _tile(kernel.shape[-1])
+    if tile > 1 and kernel.shape[1] > 1 and geometry.strides == geometry.dilation == geometry.input_dilation == 1:
+        return _tiled(x, kernel, geometry, tile)
+    return conv_xla(x, kernel, geometry)
+
+
+def _pointwise(x, kernel, geometry):
+    """A 1x1 convolution as a matrix product."""
+    zero = jnp.zeros((), x.dtype)
+    if geometry.input_dilation == 1:
+        x = lax.pad(x, zero, ((0, 0, 0), *((*pad, 0) for pad in geometry.pads), (0, 0, 0)))
+    strides = geometry.strides
+    y = jnp.tensordot(x[:, ::strides, ::strides], kernel[0, 0], 1)
+    if geometry.input_dilation > 1:  # zeros in, zeros out: they need no product
+        interior = geometry.input_dilation - 1
+        y = lax.pad(y, zero, ((0, 0, 0), *((*pad, interior) for pad in geometry.pads), (0, 0, 0)))
+    return y
+
+
+def _tile(features):
+    """Neighbouring pixels to compute at once, as so many times the output channels."""
+    return min(4, _FULL_WIDTH // features) if features < _NARROW else 1
+
+
+def _tiled(x, kernel, geometry, tile):
+    """The convolution with `tile` shifted copies of its kernel side by side, moving by `tile` pixels along the row."""
+    n, _, width, _ = x.shape
+    kh, kw, _, features = kernel.shape
+    (low, high) = geometry.pads[1]
+    out_width = width + low + high - kw + 1
+    copies = [jnp.pad(kernel, ((0, 0), (i, tile - 1 - i), (0, 0), (0, 0))) for i in range(tile)]
+    pads = (geometry.pads[0], (low, high + -out_width % tile))
+    y = lax.conv_general_dilated(x, jnp.concatenate(copies, -1), (1, tile), pads, dimension_numbers=_LAYOUT)
+    y = y.reshape(n, y.shape[1], -1, features)
+    return y[:, :, :out_width]
+
+
+def _grouped_forward(x, kernel, geometry):
+    merged = _groups_to_merge(kernel.shape[2], geometry.groups)
+    groups = geometry.groups // merged
+    single = geometry._replace(groups=1)
+    kernels = _block_diagonal(kernel, geometry.groups, merged)
+    if groups <= _UNROLLED_GROUPS:
+        parts = zip(jnp.split(x, groups, axis=-1), kernels, strict=True)
+        return jnp.concatenate([_forward(part, kernel, single) for part, kernel in parts], axis=-1)
+    y = lax.map(lambda part: _forward(*part, single), (_to_front(x, groups), kernels))
+    return _to_back(y)
+
+
+def _groups_to_merge(features, groups):
+    """Groups to convolve as one, with zeros between them: few channels alone leave most of a vector empty."""
+    merged = 1
+    while features * merged < 8 and groups % (2 * merged) == 0:
+        merged *= 2
+    return merged
+
+
+def _block_diagonal(kernel, groups, merged):
+    """[kh, kw, C_in / groups, C_out] as [groups / merged, kh, kw, merged C_in / groups, merged C_out / groups]."""
+    kh, kw, c_in, c_out = kernel.shape
+    kernel = kernel.reshape(kh, kw, c_in, groups // merged, merged, c_out // groups)
+    blocks = jnp.einsum("hwigmo,nm->ghwnimo", kernel, jnp.eye(merged, dtype=kernel.dtype))
+    return blocks.reshape(groups // merged, kh, kw, merged * c_in, merged * c_out // groups)
+
+
+def _diagonal_blocks(blocks, groups, merged):
+    """The inverse of `_block_diagonal`."""
+    count, kh, kw, c_in, c_out = blocks.shape
+    blocks = blocks.reshape(count, kh, kw, merged, c_in // merged, merged, c_out // merged)
+    return jnp.einsum("ghwmimo->hwigmo", blocks).reshape(kh, kw, c_in // merged, groups * (c_out // merged))
+
+
+def _to_front(x, groups):
+    """[N, H, W, C] -> [groups, N, H, W, C / groups]."""
+    return jnp.moveaxis(x.reshape(*x.shape[:3], groups, -1), 3, 0)
+
+
+def _to_back(x):
+    """The inverse of `_to_front`."""
+    x = jnp.moveaxis(x, 0, 3)
+    return x.reshape(*x.shape[:3], -1)
+
+
+def _kernel_gradient(x, dy, kernel_shape, geometry):
+    groups = geometry.groups
+    if groups == 1:
+        return _accumulated_gradient(x, dy, kernel_shape, geometry)
+    merged = _groups_to_merge(kernel_shape[2], groups)
+    count, single = groups // merged, geometry._replace(groups=1)
+    shape = (*kernel_shape[:2], merged * kernel_shape[2], kernel_shape[3] // count)
+
+    def gradient(parts):
+        return _accumulated_gradient(*parts, shape, single)
+
+    if count <= _UNROLLED_GROUPS:
+        parts = zip(jnp.split(x, count, axis=-1), jnp.split(dy, count, axis=-1), strict=True)
+        blocks = jnp.stack([gradient(part) for part in parts])
+    else:
+        blocks = lax.map(gradient, (_to_front(x, count), _to_front(dy, count)))
+    return _diagonal_blocks(blocks, groups, merged)
+
+
+def _accumulated_gradient(x, dy, kernel_shape, geometry):
+    """The kernel gradient in chunks of images, accumulated in a loop.
+
+    What a loop reads is in memory, whereas outside one XLA fuses the transposition of x with all that computed x, and
+    runs through that again, column by column.
+    """
+    if kernel_shape[:2] == (1, 1) and max(map(max, geometry.pads)) <= 0:
+        strides = geometry.strides
+        x = x[:, ::strides, ::strides]
+        return jnp.tensordot(x, dy, ((0, 1, 2), (0, 1, 2)))[None, None]
+    images = x.shape[0]
+    chunk = max(size for size in range(1, _CHUNK_IMAGES + 1) if images % size == 0)
+    if chunk == images or chunk < _CHUNK_IMAGES // 4:
+        return _chunk_gradient(x, dy, kernel_shape, geometry)
+    # Image i of a chunk comes from the i-th part of the batch: a batch that is split over devices stays where it is.
+    x, dy = (array.reshape(chunk, images // chunk, *array.shape[1:]) for array in (x, dy))
+
+    def add(i, total):
+        part = (lax.dynamic_index_in_dim(array, i, axis=1, keepdims=False) for array in (x, dy))
+        return total + _chunk_gradient(*part, kernel_shape, geometry)
+
+    return lax.fori_loop(0, images // chunk, add, jnp.zeros(kernel_shape, x.dtype))
+
+
+def _chunk_gradient(x, dy, kernel_shape, geometry):
+    """x against dy as a convolution: images in the role of input channels, C_in in that of the batch."""
+    kh, kw, c_in, c_out = kernel_shape
+    strides, dilation = geometry.strides, geometry.dilation
+    tile = _tile(c_out) if kw > 1 and strides == dilation == 1 else 1
+    low, high = geometry.pads[1]
+    extra = -dy.shape[2] % tile
+    dy = jnp.pad(dy, ((0, 0), (0, 0), (0, extra), (0, 0)))
+    dy = dy.reshape(*dy.shape[:2], -1, tile * c_out)
+    y = lax.conv_general_dilated(
+        x.transpose(3, 1, 2, 0),
+        dy.transpose(1, 2, 0, 3),
+        (dilation, dilation),
+        (geometry.pads[0], (low, high + extra)),
+        rhs_dilation=(strides, strides * tile),
+        dimension_numbers=_LAYOUT,
+    )
+    y = y.reshape(c_in, kh, kw + tile - 1, tile, c_out)
+    return sum(y[:, :, i : i + kw, i] for i in range(tile)).transpose(1, 2, 0, 3)
