@@ -208,7 +208,9 @@ def _accumulated_gradient(x, dy, kernel_shape, geometry):
         part = (lax.dynamic_index_in_dim(array, i, axis=1, keepdims=False) for array in (x, dy))
         return total + _chunk_gradient(*part, kernel_shape, geometry)
 
-    return lax.fori_loop(0, images // chunk, add, jnp.zeros(kernel_shape, x.dtype))
+    # Sums of bfloat16 chunks would be rounded once a chunk.
+    total = jnp.zeros(kernel_shape, jnp.promote_types(x.dtype, jnp.float32))
+    return lax.fori_loop(0, images // chunk, add, total).astype(x.dtype)
 
 
 def _chunk_gradient(x, dy, kernel_shape, geometry):
