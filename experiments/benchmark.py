@@ -18,6 +18,7 @@ import tyro
 from rich.console import Console
 
 from experiments.benchmark_workers import MeasurementError, Worker
+from experiments.configs.base import Remat, Scan, form_options
 from resjax.errors import InputError
 from resjax.models import create_model, model_info
 
@@ -46,6 +47,10 @@ class Options:
     """Training steps in a turn."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Computation dtype; on PyTorch's side, bfloat16 is autocast."""
+    scan: Scan = "auto"
+    """Residual networks of resjax: blocks of one shape as one compiled loop; auto: in deep stages."""
+    remat: Remat = "none"
+    """Residual networks of resjax: what blocks keep for the gradient: all, their convolutions' outputs, their input."""
     torch: tuple[Literal["eager", "compile"], ...] = ("eager", "compile")
     """PyTorch's ways of running; the best of them counts. Without a value: resjax alone."""
     output: pathlib.Path = pathlib.Path("benchmarks")
@@ -72,7 +77,8 @@ def run(options: Options, console: Console) -> dict[str, Any]:
     Raises:
       InputError: for an unknown network or a number that cannot be.
     """
-    pairs = [_parse(text) for text in options.models]
+    form = form_options(options.scan, options.remat)
+    pairs = [_parse(text, form) for text in options.models]
     if options.rounds < 1 or options.steps < 1:
         raise InputError(f"--rounds and --steps: expected positive integers, got {options.rounds} and {options.steps}")
     context = multiprocessing.get_context("spawn")
@@ -90,11 +96,12 @@ def measure(
     """One network on every side, and the machine as its processes describe it."""
     info = model_info(name)
     request = {"name": name, "batch": batch, "dtype": options.dtype, "steps": options.steps}
+    form = form_options(options.scan, options.remat)
     sides, machine, row = {}, {}, {"network": name, "batch": batch, "parameters": info.parameters}
     try:
         for side in ("resjax", *(f"torch_{way}" for way in options.torch)):
             try:
-                sides[side] = worker = Worker(context, side, request)
+                sides[side] = worker = Worker(context, side, request | ({"form": form} if side == "resjax" else {}))
                 machine |= worker.facts.pop("machine")
                 row[side] = worker.facts
             except MeasurementError as error:
@@ -186,11 +193,11 @@ def line(row: dict[str, Any]) -> str:
     return f"{row['network']}, batch {row['batch']}: resjax {ours}{ratio}"
 
 
-def _parse(text: str) -> tuple[str, int]:
+def _parse(text: str, form: dict[str, Any]) -> tuple[str, int]:
     name, _, batch = text.partition(":")
     if not batch.isdecimal() or int(batch) == 0:
         raise InputError(f"--models {text}: expected NAME:BATCH, e.g. resnet_20:128")
-    create_model(name)
+    create_model(name, **form)
     return name, int(batch)
 
 

@@ -79,6 +79,16 @@ def _run_only(default: Any) -> Any:
     return dataclasses.field(default=default, metadata={"run_only": True})
 
 
+Scan = Literal["auto", "on", "off"]
+Remat = Literal["none", "convs", "full"]
+
+
+def form_options(scan: Scan, remat: Remat) -> dict[str, Any]:
+    """What `resjax.create_model` takes of how blocks are compiled; nothing where that is a network's own default."""
+    options = {} if scan == "auto" else {"scan": scan == "on"}
+    return options if remat == "none" else options | {"remat": remat}
+
+
 @dataclasses.dataclass(frozen=True)
 class Config:
     """An image-classification run. The result is a function of these fields."""
@@ -113,9 +123,9 @@ class Config:
     """Go on from the workdir's newest checkpoint: if there is one; not (an earlier run is moved aside); or fail."""
     checkpoint_minutes: float = _run_only(10.0)
     """Within an epoch, minutes between checkpoints; one is also written at the end of each epoch."""
-    scan: Literal["auto", "on", "off"] = _run_only("auto")
+    scan: Scan = _run_only("auto")
     """Residual networks: blocks of one shape as one compiled loop; auto: in deep stages."""
-    remat: Literal["none", "convs", "full"] = _run_only("none")
+    remat: Remat = _run_only("none")
     """Residual networks: what blocks keep for the gradient: all, their convolutions' outputs, their input."""
     compilation_cache: str = _run_only("auto")
     """Folder of compiled programs, so that the next start is faster; auto: in the user's cache folder; off: none."""
@@ -134,9 +144,7 @@ class Config:
 
     def model_options(self) -> dict[str, Any]:
         """What `resjax.create_model` takes beside the name and the number of classes."""
-        options = self.model.overrides() | {"dtype": jnp.dtype(self.dtype)}
-        options |= {"scan": self.scan == "on"} if self.scan != "auto" else {}
-        return options | ({"remat": self.remat} if self.remat != "none" else {})
+        return self.model.overrides() | {"dtype": jnp.dtype(self.dtype)} | form_options(self.scan, self.remat)
 
     def _fields(self, run_only: bool) -> dict[str, Any]:
         metadata = {field.name: field.metadata for field in dataclasses.fields(self)}
