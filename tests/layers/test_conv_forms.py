@@ -47,9 +47,15 @@ def both(case, padding=None, dtype=jnp.float64):
 
 
 def value_and_gradients(layer, variables, x, seed=2):
-    y, pull = jax.vjp(layer.apply, variables, x)
-    dy = np.random.default_rng(seed).normal(size=y.shape).astype(y.dtype)
-    return y, *jax.tree.leaves(pull(jnp.asarray(dy)))
+    shape = jax.eval_shape(layer.apply, variables, x)
+    dy = np.random.default_rng(seed).normal(size=shape.shape).astype(shape.dtype)
+
+    @jax.jit
+    def run(variables, x, dy):
+        y, pull = jax.vjp(layer.apply, variables, x)
+        return y, *jax.tree.leaves(pull(dy))
+
+    return run(variables, x, dy)
 
 
 @pytest.mark.parametrize("part", range(3))
