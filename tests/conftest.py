@@ -28,6 +28,14 @@ def compile_once(tmp_path_factory):
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 
+@pytest.fixture
+def compile_lightly():
+    """XLA without most of its optimisations, in half the time: for the structure and equality of small networks."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 @pytest.fixture(scope="session")
 def real_data_dir() -> pathlib.Path:
     """A TFDS data directory with the real CIFAR-10."""

@@ -9,6 +9,8 @@ import resjax
 from resjax import Gates, InputError, StochasticDepth
 from resjax.models import multiply_adds, parameter_count, restack, stacked_stages
 
+pytestmark = pytest.mark.usefixtures("compile_lightly")
+
 NAMES = {
     "resnet_44": {"stage_sizes": (4, 3), "widths": (4, 6)},
     "preresnet_56": {"stage_sizes": (3,), "widths": (4,)},

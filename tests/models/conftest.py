@@ -1,12 +1,8 @@
-"""Structure and equality of small networks: compiling is most of the time, and needs no optimisation here."""
+"""Small networks, compiled lightly; tests/train and tests/experiments compile as users do."""
 
-import jax
 import pytest
 
 
 @pytest.fixture(autouse=True)
-def compile_lightly():
-    """XLA without most of its optimisations, in two thirds of the time; tests/layers and tests/train keep them."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+def lightly(compile_lightly):
+    """Every test of this folder."""

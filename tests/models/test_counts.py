@@ -132,7 +132,11 @@ def test_the_table_the_modules_and_the_reference_agree(name):
     assert (info.num_classes, info.input_size) == ((10, SHAPE) if name in CIFAR else (1000, (224, 224, 3)))
     assert round(info.multiply_adds / 1e9, 4) == billions
     assert info.parameters == parameters
-    assert (info.parameters, info.multiply_adds) == count(name)
+    model, shape = create_model(name), info.input_size
+    # Block by block, a thousand layers take long to trace; the test below compares the two ways of counting.
+    deep = model.num_blocks > 200
+    counted = (parameter_count(model, shape), multiply_adds(model, shape)) if deep else count(name)
+    assert (info.parameters, info.multiply_adds) == counted
 
 
 @pytest.mark.parametrize(
