@@ -8,8 +8,10 @@ import jax.numpy as jnp
 from jax import lax
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
-# Images in a step of the loop that accumulates a kernel gradient.
-_CHUNK_IMAGES = 32
+# A step of the loop that accumulates a kernel gradient takes so many images of a device at most, and no more of dy than
+# stays in a core's second cache, from which it is read once for each input channel.
+_CHUNK_IMAGES = 16
+_CHUNK_BYTES = 7 * 2**18
 # Convolutions with fewer output channels than the first number leave a CPU's matrix kernels half empty: they compute as
 # many neighbouring pixels at once as fill the second.
 _NARROW, _FULL_WIDTH = 16, 32
@@ -194,12 +196,10 @@ def _accumulated_gradient(x, dy, kernel_shape, geometry):
     runs through that again, column by column.
     """
     if kernel_shape[:2] == (1, 1) and max(map(max, geometry.pads)) <= 0:
-        strides = geometry.strides
-        x = x[:, ::strides, ::strides]
-        return jnp.tensordot(x, dy, ((0, 1, 2), (0, 1, 2)))[None, None]
+        return _pointwise_gradient(x[:, :: geometry.strides, :: geometry.strides], dy)[None, None]
     images = x.shape[0]
-    chunk = max(size for size in range(1, _CHUNK_IMAGES + 1) if images % size == 0)
-    if chunk == images or chunk < _CHUNK_IMAGES // 4:
+    chunk = _chunk(images, dy)
+    if chunk == images:
         return _chunk_gradient(x, dy, kernel_shape, geometry)
     # Image i of a chunk comes from the i-th part of the batch: a batch that is split over devices stays where it is.
     x, dy = (array.reshape(chunk, images // chunk, *array.shape[1:]) for array in (x, dy))
@@ -211,6 +211,26 @@ def _accumulated_gradient(x, dy, kernel_shape, geometry):
     # Sums of bfloat16 chunks would be rounded once a chunk.
     total = jnp.zeros(kernel_shape, jnp.promote_types(x.dtype, jnp.float32))
     return lax.fori_loop(0, images // chunk, add, total).astype(x.dtype)
+
+
+def _chunk(images, dy):
+    """Images in a step of the loop, all devices together: a batch is split over them."""
+    devices = jax.device_count()
+    devices = devices if images % devices == 0 else 1
+    own = images // devices
+    most = min(_CHUNK_IMAGES, _CHUNK_BYTES // (dy[0].size * dy.dtype.itemsize))
+    chunk = max(size for size in range(1, max(1, most) + 1) if own % size == 0)
+    return devices * (own if chunk < most // 4 else chunk)
+
+
+def _pointwise_gradient(x, dy):
+    """x [N, H, W, C_in] against dy [N, H, W, C_out] as a matrix product, of which XLA transposes the first factor.
+
+    It fuses that with all that computed the factor: for the wide end of a bottleneck, every block of the stage so far.
+    """
+    if x.shape[-1] <= dy.shape[-1]:
+        return jnp.tensordot(x, dy, ((0, 1, 2), (0, 1, 2)))
+    return jnp.tensordot(dy, x, ((0, 1, 2), (0, 1, 2))).T
 
 
 def _chunk_gradient(x, dy, kernel_shape, geometry):
