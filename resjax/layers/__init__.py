@@ -1,5 +1,6 @@
 """What every network is made of."""
 
+from resjax.layers.activation import relu
 from resjax.layers.block import ORDERS, PRE_ACTIVATION, SHORTCUTS, ConvSpec, ResidualBlock
 from resjax.layers.conv import CONV_OUTPUT, Conv, conv2d, plain_convolutions
 from resjax.layers.gates import Gates, run_if_active, scale
@@ -46,6 +47,7 @@ __all__ = [
     "initializer",
     "max_pool",
     "plain_convolutions",
+    "relu",
     "run_if_active",
     "scale",
     "subsample_and_pad",

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import jax
 from flax import linen as nn
 
+from resjax.layers.activation import relu
 from resjax.layers.gates import Gates, run_if_active, scale
 from resjax.layers.shortcut import (
     ConstantScaling,
@@ -95,7 +96,7 @@ class ResidualBlock(nn.Module):
         if self.order in PRE_ACTIVATION and (
             self.activate_first == "shortcut" or (self.activate_first == "shape" and shape_changes)
         ):
-            x = nn.relu(self._norm(0, train, x) if self.order == "full_pre_activation" else x)
+            x = relu(self._norm(0, train, x) if self.order == "full_pre_activation" else x)
             first_is_done = True
 
         def branch(block, x):
@@ -115,16 +116,16 @@ class ResidualBlock(nn.Module):
         for i, spec in enumerate(self.convs):
             if i > 0 or not first_is_done:
                 if self.order == "full_pre_activation":
-                    x = nn.relu(self._norm(i, train, x))
+                    x = relu(self._norm(i, train, x))
                 elif self.order == "relu_only_pre_activation" and i == 0:
-                    x = nn.relu(x)
+                    x = relu(x)
             x = self._conv(i, spec, train, x)
             if self.order == "full_pre_activation":
                 continue
             if i < last or self.order != "bn_after_addition":
                 x = self._norm(i, train, x)
             if i < last or self.order == "relu_before_addition":
-                x = nn.relu(x)
+                x = relu(x)
         return x
 
     @nn.nowrap
@@ -150,7 +151,7 @@ class ResidualBlock(nn.Module):
     def _after(self, x, train):
         if self.order == "bn_after_addition":
             x = self._norm(len(self.convs) - 1, train, x)
-        return nn.relu(x) if self.order in ("original", "bn_after_addition") else x
+        return relu(x) if self.order in ("original", "bn_after_addition") else x
 
     @nn.nowrap
     def _shortcut(self, x, shape_changes, train):

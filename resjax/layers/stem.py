@@ -5,6 +5,7 @@ from collections.abc import Callable
 import jax
 from flax import linen as nn
 
+from resjax.layers.activation import relu
 from resjax.layers.pool import max_pool
 
 STEMS = ("cifar", "imagenet")
@@ -33,5 +34,5 @@ class Stem(nn.Module):
         size = (7, 7) if is_large else (3, 3)
         x = self.conv(self.features, kernel_size=size, strides=2 if is_large else 1, name="conv")(images)
         if self.activate:
-            x = nn.relu(self.norm(name="norm")(x, train))
+            x = relu(self.norm(name="norm")(x, train))
         return max_pool(x) if is_large else x

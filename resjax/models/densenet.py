@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from resjax.errors import InputError
-from resjax.layers import CONV_OUTPUT, STEMS, Gates, Stem
+from resjax.layers import CONV_OUTPUT, STEMS, Gates, Stem, relu
 from resjax.models.inputs import check_choice, check_positive, check_rate
 from resjax.models.network import NormalizedNetwork
 
@@ -76,7 +76,7 @@ class DenseNet(NormalizedNetwork):
                 name=f"stage_{i + 1}",
             )
             x = outputs[f"stage_{i + 1}"] = block(x, train)
-        return outputs | {"final": nn.relu(norm(name="final_norm")(x, train))}
+        return outputs | {"final": relu(norm(name="final_norm")(x, train))}
 
 
 class DenseBlock(nn.Module):
@@ -132,7 +132,7 @@ class DenseLayer(nn.Module):
         if self.bottleneck:
             convs.insert(0, (1, 4 * self.growth_rate))
         for i, (size, features) in enumerate(convs):
-            x = nn.relu(self.norm(name=f"norm_{i + 1}")(x, train))
+            x = relu(self.norm(name=f"norm_{i + 1}")(x, train))
             x = self.conv(features, kernel_size=(size, size), name=f"conv_{i + 1}")(x)
             x = nn.Dropout(self.dropout_rate, deterministic=not train, name=f"dropout_{i + 1}")(x)
         return x
@@ -154,7 +154,7 @@ class Transition(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Maps x [N, H, W, C] to [N, H / 2, W / 2, floor(compression * C)]."""
-        x = nn.relu(self.norm(name="norm")(x, train))
+        x = relu(self.norm(name="norm")(x, train))
         x = self.conv(int(x.shape[-1] * self.compression), kernel_size=(1, 1), name="conv")(x)
         x = nn.Dropout(self.dropout_rate, deterministic=not train, name="dropout")(x)
         return nn.avg_pool(x, (2, 2), (2, 2))

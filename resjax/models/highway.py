@@ -7,7 +7,7 @@ from typing import Any
 import jax
 from flax import linen as nn
 
-from resjax.layers import ClassifierHead, Conv, Gates, Stage, StageSpec, run_if_active, scale
+from resjax.layers import ClassifierHead, Conv, Gates, Stage, StageSpec, relu, run_if_active, scale
 from resjax.models.inputs import check_positive, check_rate
 from resjax.models.network import Network
 from resjax.models.resnet import check_stages
@@ -71,14 +71,14 @@ class Highway(Network):
             if i > 0:
                 x = nn.max_pool(x, (2, 2), (2, 2))
             x = nn.Dropout(self.dropout_rate, deterministic=not train, name=f"dropout_{i + 1}")(x)
-            x = nn.relu(conv(width, name=f"conv_{i + 1}")(x))
+            x = relu(conv(width, name=f"conv_{i + 1}")(x))
             outputs = outputs or {"stem": x}
             layer = functools.partial(HighwayLayer, conv, self.transform_bias)
             name = f"stage_{i + 1}"
             x = outputs[name] = Stage(StageSpec(layer, layer, num_layers), first, name=name)(x, gates, train)
             first += num_layers
         if self.head_width is not None:
-            x = nn.relu(conv(self.head_width, kernel_size=(1, 1), name="head_conv")(x))
+            x = relu(conv(self.head_width, kernel_size=(1, 1), name="head_conv")(x))
         return outputs | {"final": x}
 
 
@@ -109,4 +109,4 @@ class HighwayLayer(nn.Module):
         """T(x) and H(x)."""
         bias_init = nn.initializers.constant(self.transform_bias)
         transform = nn.sigmoid(self.conv(x.shape[-1], bias_init=bias_init, name="transform_conv")(x))
-        return transform, nn.relu(self.conv(x.shape[-1], name="conv")(x))
+        return transform, relu(self.conv(x.shape[-1], name="conv")(x))

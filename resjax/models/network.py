@@ -22,6 +22,7 @@ from resjax.layers import (
     Stem,
     StochasticDepth,
     initializer,
+    relu,
 )
 from resjax.models.inputs import check_choice, check_common, check_images, check_size, checked_gates
 
@@ -209,4 +210,4 @@ class ResidualNetwork(NormalizedNetwork):
     def activate_last(self, stages: dict[str, jax.Array], train: bool) -> dict[str, jax.Array]:
         """BN and ReLU behind the last block, for networks with pre-activation."""
         _, norm = self.conv_and_norm()
-        return stages | {"final": nn.relu(norm(name="final_norm")(stages["final"], train))}
+        return stages | {"final": relu(norm(name="final_norm")(stages["final"], train))}

@@ -6,7 +6,7 @@ import jax
 from flax import linen as nn
 
 from resjax.errors import InputError
-from resjax.layers import ORDERS, SHORTCUTS, Gates, ResidualBlock, ShortcutDropout, ShortcutVariant, StageSpec
+from resjax.layers import ORDERS, SHORTCUTS, Gates, ResidualBlock, ShortcutDropout, ShortcutVariant, StageSpec, relu
 from resjax.models.inputs import check_choice
 from resjax.models.network import ResidualNetwork
 from resjax.models.resnet import branch_convs, check_stages
@@ -69,7 +69,7 @@ class PreActResNet(ResidualNetwork):
         outputs = self.run_stages(x, self.stages(), train, gates)
         if self.order == "full_pre_activation":
             return self.activate_last(outputs, train)
-        return outputs | {"final": nn.relu(outputs["final"])} if self.order == "relu_only_pre_activation" else outputs
+        return outputs | {"final": relu(outputs["final"])} if self.order == "relu_only_pre_activation" else outputs
 
     @property
     def stem_activates(self) -> bool:

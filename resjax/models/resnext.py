@@ -10,7 +10,7 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from resjax.errors import InputError
-from resjax.layers import ConvSpec, ResidualBlock, initializer
+from resjax.layers import ConvSpec, ResidualBlock, initializer, relu
 from resjax.models.inputs import check_choice
 from resjax.models.resnet import ResNet
 from resjax.models.stacking import restack, stacked_stages
@@ -118,7 +118,7 @@ class Path(nn.Module):
                 name=f"conv_{i + 1}",
             )(x)
             if not is_last:
-                x = nn.relu(self.norm(name=f"norm_{i + 1}")(x, train))
+                x = relu(self.norm(name=f"norm_{i + 1}")(x, train))
         return x
 
     @nn.nowrap

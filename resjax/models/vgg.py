@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 from flax import linen as nn
 
-from resjax.layers import Gates
+from resjax.layers import Gates, relu
 from resjax.models.inputs import check_positive
 from resjax.models.network import NormalizedNetwork
 
@@ -68,5 +68,5 @@ class PlainStage(nn.Module):
         """Maps x [N, H, W, C] to [N, H, W, width]."""
         for i in range(self.num_layers):
             x = self.conv(self.width, name=f"conv_{i + 1}")(x)
-            x = nn.relu(self.norm(name=f"norm_{i + 1}")(x, train))
+            x = relu(self.norm(name=f"norm_{i + 1}")(x, train))
         return x
