@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 import jax.numpy as jnp
 
+from resjax import EffectivePaths, InputError, StochasticDepth
 from resjax.data.augment import Augmentation
 from resjax.models import Facts, PublishedResult
 
@@ -25,11 +26,22 @@ class ModelConfig:
     """Wide ResNet: dropout between the convolutions of a block."""
     norm_scale_init: Literal["uniform", "ones"] | None = None
     """Wide ResNet: initial BN scales."""
+    width: int | None = None
+    """VGG: channels of every convolution."""
+    survival_probability: float | None = None
+    """Residual networks: stochastic depth with this p_L of the last block, and linear decay."""
+    active_blocks: int | None = None
+    """Residual networks: train with exactly so many blocks, drawn anew for each mini-batch."""
 
     def overrides(self) -> dict[str, Any]:
         """The fields that are set, as arguments of `resjax.create_model`."""
-        fields = dataclasses.asdict(self)
-        return {key: value for key, value in fields.items() if key != "name" and value is not None}
+        fields = {key: value for key, value in dataclasses.asdict(self).items() if value is not None}
+        del fields["name"]
+        rules = {"survival_probability": StochasticDepth, "active_blocks": EffectivePaths}
+        drawn = [rule(fields.pop(field)) for field, rule in rules.items() if field in fields]
+        if len(drawn) > 1:
+            raise InputError("--model.survival_probability and --model.active_blocks: choose one")
+        return fields | ({"stochastic_depth": drawn[0]} if drawn else {})
 
 
 @dataclasses.dataclass(frozen=True)

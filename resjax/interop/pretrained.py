@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from resjax.errors import InputError, did_you_mean, unknown_name
-from resjax.layers import ConstantScaling, Gating, ShortcutDropout, StochasticDepth
+from resjax.layers import ConstantScaling, EffectivePaths, Gating, ShortcutDropout, StochasticDepth
 from resjax.models import Network, restack, unrolled
 from resjax.models.families import FAMILIES
 
@@ -26,7 +26,9 @@ CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 FORMAT_VERSION = 1
 
 _NETWORKS = {family.module.__name__: family.module for family in FAMILIES}
-_OPTIONS = {option.__name__: option for option in (ConstantScaling, Gating, ShortcutDropout, StochasticDepth)}
+_OPTIONS = {
+    option.__name__: option for option in (ConstantScaling, EffectivePaths, Gating, ShortcutDropout, StochasticDepth)
+}
 _DTYPES = {name: getattr(jnp, name) for name in ("bfloat16", "float16", "float32", "float64")}
 _INITIALIZERS = ("kernel_init", "head_kernel_init", "head_bias_init", "norm_scale_init")
 # Which convolution reads the image: of networks with a stem, of Highway, of VGG.
