@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -28,6 +28,24 @@ from resjax.models.inputs import check_choice, check_common, check_images, check
 
 # From so many blocks on a stage compiles faster as a loop, and runs no slower.
 _DEEP_STAGE = 10
+
+
+# Where the convolution is that reads the image: in networks with a stem, in Highway, in VGG.
+_FIRST_KERNELS = (("stem", "conv", "kernel"), ("conv_1", "kernel"), ("stage_1", "conv_1", "kernel"))
+
+
+def first_kernel(params: Mapping[str, Any]) -> jax.Array | None:
+    """The kernel [kh, kw, C_in, C_out] that reads the image, of the parameters of any network of this library.
+
+    None for others; a tree in the structure of parameters, such as their gradients, will do.
+    """
+    for path in _FIRST_KERNELS:
+        leaf = params
+        for name in path:
+            leaf = leaf.get(name) if isinstance(leaf, Mapping) else None
+        if getattr(leaf, "ndim", 0) == 4:
+            return leaf
+    return None
 
 
 class Network(nn.Module):
