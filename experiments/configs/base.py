@@ -1,6 +1,7 @@
 """The typed fields of a run: each is a flag of the command line."""
 
 import dataclasses
+import typing
 from typing import Any, Literal
 
 import jax.numpy as jnp
@@ -150,6 +151,15 @@ class Config:
         options |= {"scan": self.scan == "on"} if self.scan != "auto" else {}
         return options | ({"remat": self.remat} if self.remat != "none" else {})
 
+    @classmethod
+    def from_identity(cls, fields: dict[str, Any]) -> "Config":
+        """The config that `identity` wrote as `fields`, flat or nested; those that are not there are at their default.
+
+        Raises:
+          InputError: for a field that no config has.
+        """
+        return _build(cls, flatten(fields))
+
     def _fields(self, run_only: bool) -> dict[str, Any]:
         metadata = {field.name: field.metadata for field in dataclasses.fields(self)}
         flat = flatten(dataclasses.asdict(self))
@@ -165,6 +175,25 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[prefix + key] = list(value) if isinstance(value, tuple) else value
     return flat
+
+
+def _build(cls: type, flat: dict[str, Any]) -> Any:
+    """The reverse of `flatten(dataclasses.asdict(..))`."""
+    values, unknown = {}, set(flat)
+    for field, kind in typing.get_type_hints(cls).items():
+        inner = {key.removeprefix(f"{field}."): value for key, value in flat.items() if key.startswith(f"{field}.")}
+        if dataclasses.is_dataclass(kind) and inner:
+            values[field] = _build(kind, inner)
+            unknown -= {f"{field}.{key}" for key in inner}
+        elif field in flat:
+            values[field] = tuple(flat[field]) if isinstance(flat[field], list) else flat[field]
+            unknown.discard(field)
+    if unknown:
+        raise InputError(f"{cls.__name__}: has no field {', '.join(map(repr, sorted(unknown)))}")
+    try:
+        return cls(**values)
+    except TypeError as error:
+        raise InputError(f"{cls.__name__}: {error}") from None
 
 
 @dataclasses.dataclass(frozen=True)
