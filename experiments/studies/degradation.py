@@ -14,6 +14,8 @@ def measure(bench: Bench):
     rows = []
     for run in runs:
         config = read_config(run)
+        if "stochastic_depth" in config.model.overrides():
+            continue
         last = read_records(run)[-1]
         numbers = re.findall(r"\d+", config.model.name)
         if not numbers:
@@ -28,6 +30,8 @@ def measure(bench: Bench):
                 "test_error": last["test_error"],
             }
         )
+    if len(rows) < 2:
+        raise InputError("--runs: fewer than two of them trained all of their blocks")
     return {"runs": sorted(rows, key=lambda row: (row["kind"], row["depth"]))}
 
 

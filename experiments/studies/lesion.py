@@ -20,8 +20,7 @@ def _errors(bench, subject):
     errors = {name: analysis.error_rates(classes, subject.labels) for name, classes in lesions.items()}
     transitions = []
     if subject.model.num_blocks:
-        inner = np.concatenate(analysis.exchangeable_blocks(subject.variables))
-        transitions = sorted(set(range(subject.model.num_blocks)) - set(inner.tolist()))
+        transitions = analysis.transition_blocks(subject.model, subject.variables, subject.images)
     return {
         "name": subject.name,
         "images": len(subject.labels),
@@ -44,7 +43,7 @@ def draw(figure, result):
         single.plot(place, 100 * np.array(errors["single"]), "o-", ms=3.5, color=color, label=f"{kind}: {part} deleted")
         if errors["skip"] is not None:
             single.plot(place, 100 * np.array(errors["skip"]), "x:", ms=4, color="C2", label="skip removed instead")
-            down = np.array(errors["transitions"][1:], int)
+            down = np.array(errors["transitions"], int)
             single.plot(
                 down + 1,
                 100 * np.array(errors["single"])[down],
@@ -83,8 +82,8 @@ def shows(result):
             f" keeps the"
             f" shape {percent(np.median(inner))} in the median, {percent(inner.max())} at the most."
         )
-        if errors["transitions"][1:]:
-            down = single[errors["transitions"][1:]]
+        if errors["transitions"]:
+            down = single[errors["transitions"]]
             sentences.append(f"Without the branch of a down-sampling block: {', '.join(map(percent, down))}.")
         sentences.append(f"Without one skip instead: {percent(np.median(errors['skip']))} in the median.")
         half = len(single) // 2

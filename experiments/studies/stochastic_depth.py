@@ -27,6 +27,7 @@ def measure(bench: Bench):
             result["runs"].append(
                 {
                     "name": f"{config.model.name}, {rule or 'all blocks'}",
+                    "model": config.model.name,
                     "blocks": model.num_blocks,
                     "expected_depth": survival.sum(),
                     "depths": analysis.depth_distribution(survival),
@@ -76,12 +77,16 @@ def shows(result):
             f" of the first convolution {np.mean(run['gradients']):.3g} over {len(run['epochs'])} epochs,"
             f" {run['gradients'][-1]:.3g} in the last."
         )
-    means = {
-        flag: [np.mean(run["gradients"]) for run in result["runs"] if run["is_stochastic"] == flag] for flag in (0, 1)
-    }
-    if means[0] and means[1]:
-        ratio = np.mean(means[1]) / np.mean(means[0])
-        sentences.append(f"With stochastic depth the first layer's gradient is {ratio:.2f} times that without.")
+    for model in sorted({run["model"] for run in result["runs"]}):
+        means = {}
+        for run in result["runs"]:
+            if run["model"] == model:
+                means.setdefault(run["is_stochastic"], []).append(np.mean(run["gradients"]))
+        if len(means) == 2:
+            ratio = np.mean(means[True]) / np.mean(means[False])
+            sentences.append(
+                f"{model}: leaving out blocks makes the first layer's gradient {ratio:.2f} times as large."
+            )
     return sentences
 
 

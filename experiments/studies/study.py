@@ -45,7 +45,7 @@ class Options:
     """shattered: networks drawn at initialisation for each depth; the paper has 20."""
     points: int = 128
     """shattered: points of the grid; the paper has 256."""
-    batch_size: int = 250
+    batch_size: int = 256
     """Images at a time, over all devices."""
     seed: int = 0
     """Seed of everything that is drawn."""
@@ -101,9 +101,8 @@ class Bench:
         draws = self.options.draws
         single = analysis.single_lesions(n)
         drawn = analysis.random_lesions(self.options.seed, n, draws)
-        # Without any part and without all of them one draw is like another.
-        drawn = np.concatenate([drawn[1:-1].reshape(-1, n)]) if n > 1 else np.zeros((0, n), bool)
-        parts = [np.zeros((1, n), bool), single, drawn, np.ones((1, n), bool)]
+        # Without any part, and without all of them, one draw is like another.
+        parts = [drawn[0, :1], single, drawn[1:-1].reshape(-1, n), drawn[-1, :1]]
         removed = np.concatenate(parts)
         if residual:
             skips = np.concatenate([np.zeros_like(removed), single])

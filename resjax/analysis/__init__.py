@@ -17,6 +17,7 @@ from resjax.analysis.lesion import (
     random_lesions,
     removable_layers,
     single_lesions,
+    transition_blocks,
 )
 from resjax.analysis.paths import (
     all_paths,
@@ -83,6 +84,7 @@ __all__ = [
     "single_lesions",
     "smoothness_index",
     "swapped_orders",
+    "transition_blocks",
     "valid_paths",
     "white_noise",
 ]

@@ -136,6 +136,26 @@ def _without_layers(model, variables, names: list[str]) -> tuple[Callable, Any]:
     return apply, variables
 
 
+def transition_blocks(model: Network, variables: Any, images: np.ndarray) -> list[int]:
+    """Indices of the residual blocks that change resolution or width; without them the shapes would not fit."""
+    require_blocks(model)
+    changes = []
+
+    def observe(block, args, kwargs, context):
+        y = block(*args, **kwargs)
+        path = context.module.path
+        if context.method_name == "__call__" and len(path) == 2 and path[1].startswith("block_"):
+            changes.append(args[0].shape != y.shape)
+        return y
+
+    def apply(variables, images):
+        return unrolled(model).apply(restack(variables, ()), images)
+
+    with nn.intercept_methods(observe):
+        jax.eval_shape(apply, variables, jnp.asarray(images[:1]))
+    return [i for i, change in enumerate(changes) if change]
+
+
 def require_blocks(model: Network) -> None:
     """Raises InputError for a network without residual blocks."""
     if model.num_blocks == 0:

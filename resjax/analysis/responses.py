@@ -28,7 +28,7 @@ class Responses:
 
 
 def layer_responses(
-    model: Network, variables: Any, images: np.ndarray, batch_size: int = 250, mesh: Mesh | None = None
+    model: Network, variables: Any, images: np.ndarray, batch_size: int = 256, mesh: Mesh | None = None
 ) -> Responses:
     """Mean and standard deviation of each layer's response, in evaluation mode.
 

@@ -17,7 +17,7 @@ def predict(
     variables: Any,
     variants: Any,
     images: np.ndarray,
-    batch_size: int = 250,
+    batch_size: int = 256,
     mesh: Mesh | None = None,
 ) -> np.ndarray:
     """The classes that each of V variants of a network gives to each image.

@@ -7,7 +7,7 @@ from scipy import stats
 
 from resjax import Gates, InputError, analysis, train
 from resjax.layers import BatchNorm
-from resjax.models import VGG, DenseNet, PreActResNet, ResNet, restack
+from resjax.models import VGG, DenseNet, Highway, PreActResNet, ResNet, restack
 
 IMAGES = np.random.default_rng(0).normal(size=(21, 8, 8, 3)).astype(np.float32)
 # So many classes, without biases, that each lesion changes that of some image.
@@ -68,6 +68,17 @@ def test_a_lesion_is_the_network_built_without_that_block(batch_size, variables)
     # The down-sampling block keeps its shortcut.
     closed = RESIDUAL.apply(variables[RESIDUAL], IMAGES, gates=Gates(np.float32([1, 1, 0, 1, 1])))
     np.testing.assert_array_equal(predictions[3], closed.argmax(-1))
+
+
+@pytest.mark.quick
+def test_transition_blocks_change_the_shape():
+    for model, expected in (
+        (RESIDUAL, [2]),
+        (ResNet(stage_sizes=(2, 1), widths=(3, 3), shortcut="B", stem_width=5), [0, 2]),
+        (Highway(stage_sizes=(2, 2), widths=(3, 4)), []),
+    ):
+        variables = jax.eval_shape(model.init, jax.random.key(0), IMAGES)
+        assert analysis.transition_blocks(model, variables, IMAGES) == expected
 
 
 def test_the_control_removes_the_skip_and_keeps_the_branch(variables):
