@@ -10,22 +10,15 @@ def measure(bench: Bench):
     subject, options = bench.residual(), bench.options
     n = subject.model.num_blocks
     images, labels = subject.images[: options.path_images], subject.labels[: options.path_images]
-    lengths = np.repeat(np.arange(1, n + 1), 4 * options.path_draws)
-    paths = analysis.random_paths(options.seed, n, lengths)
+    paths = analysis.paths_behind_each_block(options.seed, n, max(1, options.path_draws // 2))
     norms = analysis.block_gradient_norms(subject.model, subject.variables, images, labels, paths)
-    contributions = analysis.block_contributions(norms, paths)
-    later = np.cumsum(paths[:, ::-1], axis=1)[:, ::-1] - paths
-    # The decay over all blocks: norms relative to the same block's in the path of no later block.
-    relative = [
-        [norms[paths[:, i] & (later[:, i] == k), i].mean() if np.any(paths[:, i] & (later[:, i] == k)) else np.nan
-         for k in range(n)]
-        for i in range(n)
-    ]  # fmt: skip
-    relative = np.array(relative)
-    rate = analysis.decay_rate(np.nan_to_num(np.nanmean(relative / relative[:, :1], axis=0)))
+    means = analysis.norms_by_length(norms, paths)
+    contributions = analysis.block_contributions(means)
+    # One rate of decay for all: norms relative to those of the same block without any later one.
+    rate = analysis.decay_rate(np.nanmean(means / means[:, :1], axis=0))
     return {
         "name": subject.name,
-        "contributions": contributions / np.nansum(contributions, axis=1, keepdims=True),
+        "contributions": contributions / contributions.sum(1, keepdims=True),
         "effective_depth": analysis.effective_depths(contributions),
         "decay_rate": rate,
         "predicted_depth": analysis.predicted_depths(n, rate),
@@ -34,7 +27,7 @@ def measure(bench: Bench):
 
 def draw(figure, result):
     shares, depth = figure.subplots(1, 2)
-    contributions = 100 * np.array(result["contributions"], float)
+    contributions = 100 * np.array(result["contributions"])
     n = len(contributions)
     image = shares.imshow(
         contributions.T, origin="lower", aspect="auto", cmap="viridis", extent=(0.5, n + 0.5, -0.5, n - 0.5)

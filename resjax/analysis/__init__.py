@@ -8,6 +8,8 @@ from resjax.analysis.depth import (
     decay_rate,
     depth_distribution,
     effective_depths,
+    norms_by_length,
+    paths_behind_each_block,
     predicted_depths,
 )
 from resjax.analysis.ensembles import disagreement, majority_vote, smoothness_index, valid_paths
@@ -71,8 +73,10 @@ __all__ = [
     "kendall_tau",
     "layer_responses",
     "majority_vote",
+    "norms_by_length",
     "path_gradient_norms",
     "path_length_distribution",
+    "paths_behind_each_block",
     "predict",
     "predict_reordered",
     "predict_without_blocks",

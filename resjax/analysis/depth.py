@@ -17,33 +17,50 @@ def depth_distribution(survival_probabilities: np.ndarray) -> np.ndarray:
     return shares
 
 
-def block_contributions(norms: np.ndarray, paths: np.ndarray) -> np.ndarray:
-    """What the sub-networks of each length contribute to the gradient of each block.
+def paths_behind_each_block(seed: int, num_blocks: int, draws: int) -> np.ndarray:
+    """Paths through each block and each possible number of later ones, `draws` of them each: bool [P, num_blocks]."""
+    rng = np.random.default_rng(seed)
+    paths = []
+    for i in range(num_blocks):
+        for k in np.repeat(np.arange(num_blocks - i), draws):
+            later = rng.permutation(num_blocks - 1 - i) < k
+            paths.append(np.concatenate([rng.random(i) < 0.5, [True], later]))
+    return np.array(paths)
+
+
+def norms_by_length(norms: np.ndarray, paths: np.ndarray) -> np.ndarray:
+    """The mean gradient that reaches each block through each number of later blocks.
 
     Args:
       norms: [P, n], from `block_gradient_norms`.
       paths: bool [P, n], the same.
 
     Returns:
-      [n, n]: at (i, k) the number of paths through k of the n - 1 - i blocks behind block i, times the mean norm of the
-      gradient that reaches it along one of them; NaN where none of `paths` is of that length.
+      [n, n]: at (i, k) the mean norm at block i along the paths through it and k later blocks; NaN where there is none.
     """
     n = paths.shape[1]
     later = np.cumsum(paths[:, ::-1], axis=1)[:, ::-1] - paths
-    result = np.full((n, n), np.nan)
-    for i in range(n):
-        result[i, n - i :] = 0
-        for k in range(n - i):
-            sampled = norms[paths[:, i] & (later[:, i] == k), i]
-            if len(sampled):
-                result[i, k] = math.comb(n - 1 - i, k) * sampled.mean()
-    return result
+    means = np.full((n, n), np.nan)
+    for i, k in np.ndindex(n, n):
+        chosen = paths[:, i] & (later[:, i] == k)
+        if chosen.any():
+            means[i, k] = norms[chosen, i].mean()
+    return means
+
+
+def block_contributions(means: np.ndarray) -> np.ndarray:
+    """What the sub-networks of each length contribute to each block: means [n, n] of `norms_by_length` -> [n, n].
+
+    At (i, k) the number of paths through k of the n - 1 - i later blocks, times the mean norm along one.
+    """
+    n = len(means)
+    counts = np.array([[math.comb(n - 1 - i, k) for k in range(n)] for i in range(n)], np.float64)
+    return np.where(counts > 0, counts * means, 0)
 
 
 def effective_depths(contributions: np.ndarray) -> np.ndarray:
     """The mean number of later blocks that a block's gradient came through, weighted by contribution: [n, n] -> [n]."""
-    known = np.nan_to_num(contributions)
-    return (known * np.arange(known.shape[1])).sum(1) / known.sum(1)
+    return (contributions * np.arange(contributions.shape[1])).sum(1) / contributions.sum(1)
 
 
 def decay_rate(norms: np.ndarray) -> float:

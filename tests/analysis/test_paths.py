@@ -135,13 +135,23 @@ def test_contributions_follow_the_unravelled_view_where_gradients_decay():
     paths = analysis.all_paths(5)
     later = np.array([[path[i + 1 :].sum() for i in range(5)] for path in paths])
     norms = np.where(paths, 3 * 0.4**later, 0)
-    contributions = analysis.block_contributions(norms, paths)
+    contributions = analysis.block_contributions(analysis.norms_by_length(norms, paths))
     for i, k in itertools.product(range(5), range(5)):
-        expected = 3 * math.comb(4 - i, k) * 0.4**k
-        assert contributions[i, k] == pytest.approx(expected)
+        assert contributions[i, k] == pytest.approx(3 * math.comb(4 - i, k) * 0.4**k)
     assert analysis.decay_rate(3 * 0.4 ** np.arange(6)) == pytest.approx(0.4)
     np.testing.assert_allclose(analysis.effective_depths(contributions), analysis.predicted_depths(5, 0.4))
-    assert np.isnan(analysis.block_contributions(norms[:1], paths[:1])[0, 0])
+    assert np.isnan(analysis.norms_by_length(norms[:1], paths[:1])).all()
+
+
+@pytest.mark.quick
+def test_paths_behind_each_block_are_of_every_length():
+    paths = analysis.paths_behind_each_block(0, 5, 3)
+    lengths = [(i, k) for i in range(5) for k in range(5 - i) for _ in range(3)]
+    assert len(paths) == len(lengths) == 45
+    for path, (i, k) in zip(paths, lengths, strict=True):
+        assert path[i] and path[i + 1 :].sum() == k
+    np.testing.assert_array_equal(paths[3:6].sum(1), [2, 2, 2])
+    assert len({tuple(path) for path in paths[:15].tolist()}) > 5
 
 
 @pytest.mark.quick
