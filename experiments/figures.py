@@ -7,7 +7,10 @@ import os
 import pathlib
 from typing import Any
 
+import matplotlib
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
 from experiments.studies import Study
 
@@ -28,10 +31,6 @@ STYLE = {
 
 def render(study: Study, result: dict[str, Any]) -> bytes:
     """The figure of a study, as PNG."""
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=study.size, layout="constrained")
         FigureCanvasAgg(figure)

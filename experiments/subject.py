@@ -49,7 +49,7 @@ def load_run(path: str, checkpoint: str, images: int, data_dir: str | None) -> S
     try:
         variables, step = read_variables(Workdir(path).checkpoints, best=checkpoint == "best")
     except CheckpointError as error:
-        raise InputError(f"--run {path}: {error}") from None
+        raise InputError(f"{path}: {error}") from None
     test, normalized = _test_images(config, images, data_dir)
     name = f"{config.model.name} on {config.dataset}, step {step}"
     return Subject(name, model, restack(variables, model.stacked_stages), normalized, test.labels, config.dataset)

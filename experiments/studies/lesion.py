@@ -8,7 +8,7 @@ from resjax.data import dataset_info
 
 
 def measure(bench: Bench):
-    subject = bench.any()
+    subject = bench.trained()
     shown = {"network": _errors(bench, subject)}
     if bench.plain is not None:
         shown["plain"] = _errors(bench, bench.plain)

@@ -1,5 +1,6 @@
 """Path lengths, gradients along paths, and the range of effective paths."""
 
+import jax
 import numpy as np
 
 from experiments.studies.study import Bench, Study, percent
@@ -31,7 +32,8 @@ def measure(bench: Bench):
         "exact_gradient_norm": None,
     }
     if n <= ENUMERATED_BLOCKS:
-        few = 8 * max(1, min(len(images), 8) // 8)
+        devices = jax.device_count()
+        few = min(len(images), -(-8 // devices) * devices)
         every = np.broadcast_to(analysis.all_paths(n)[:, :, None], (2**n, n, few))
         exact = analysis.path_gradient_norms(model, subject.variables, images[:few], labels[:few], every).mean(1)
         length = analysis.all_paths(n).sum(1)

@@ -8,7 +8,7 @@ from resjax import analysis
 
 def measure(bench: Bench):
     result = {}
-    for kind, subject in (("network", bench.any()), ("plain", bench.plain)):
+    for kind, subject in (("network", bench.trained()), ("plain", bench.plain)):
         if subject is not None:
             found = analysis.layer_responses(subject.model, subject.variables, subject.images, **bench.predict_options)
             result[kind] = {"name": subject.name, "layers": found.layers, "deviations": found.deviations}

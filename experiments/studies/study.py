@@ -70,12 +70,12 @@ class Bench:
 
     def residual(self) -> Subject:
         """The network that is analysed; raises InputError unless it has residual blocks."""
-        subject = self.any()
+        subject = self.trained()
         if subject.model.num_blocks == 0:
             raise InputError(f"{subject.name}: has no residual blocks; give a residual network as --run")
         return subject
 
-    def any(self) -> Subject:
+    def trained(self) -> Subject:
         """The network that is analysed; raises InputError where none is given."""
         if self.subject is None:
             raise InputError("give a trained network: --run WORKDIR, or --model NAME --weights FILE")
