@@ -242,6 +242,7 @@ class Engine:
             "learning_rate": self._learning_rate(self._step),
             "train_loss": trained.mean_loss(),
             "train_accuracy": trained.accuracy(),
+            "first_layer_gradient": trained.mean_first_layer_gradient(),
             "test_loss": test.mean_loss(),
             "test_accuracy": test.accuracy(),
             "test_error": 100 * int(test.images - test.correct) / int(test.images),

@@ -15,6 +15,7 @@ METRIC_KEYS = {
     "learning_rate": "of the epoch's last step",
     "train_loss": "mean over the epoch's images, as augmented and while the network changed",
     "train_accuracy": "share of the epoch's images, in [0, 1], likewise",
+    "first_layer_gradient": "mean over the epoch's steps of the mean absolute gradient of the first convolution",
     "test_loss": "mean cross-entropy over the test images, each counted once",
     "test_accuracy": "share of the test images, in [0, 1]",
     "test_error": "100 * (1 - test_accuracy), in percent",
@@ -88,10 +89,15 @@ class Workdir:
         """The lines of metrics.jsonl up to a step; later ones, of work that no checkpoint holds, are removed."""
         if not self._metrics.exists():
             return []
-        records = [record for record in map(_parse, self._metrics.read_text().splitlines()) if record]
-        kept = [record for record in records if record["step"] <= up_to_step]
+        kept = [record for record in self.records() if record["step"] <= up_to_step]
         self._replace(self._metrics, "".join(json.dumps(record) + "\n" for record in kept))
         return kept
+
+    def records(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl; none where it is not there."""
+        if not self._metrics.exists():
+            return []
+        return [record for record in map(_parse, self._metrics.read_text().splitlines()) if record]
 
     def append_metrics(self, record: dict[str, Any]) -> None:
         """Adds one line to metrics.jsonl."""

@@ -2,11 +2,12 @@
 
 from resjax.errors import InputError
 from resjax.interop import from_pretrained, load_torch_weights, save_pretrained
-from resjax.layers import ConstantScaling, Gates, Gating, ShortcutDropout, StochasticDepth
+from resjax.layers import ConstantScaling, EffectivePaths, Gates, Gating, ShortcutDropout, StochasticDepth
 from resjax.models import ModelInfo, create_model, list_models, model_info
 
 __all__ = [
     "ConstantScaling",
+    "EffectivePaths",
     "Gates",
     "Gating",
     "InputError",

@@ -1,10 +1,12 @@
 """The typed fields of a run: each is a flag of the command line."""
 
 import dataclasses
+import typing
 from typing import Any, Literal
 
 import jax.numpy as jnp
 
+from resjax import EffectivePaths, InputError, StochasticDepth
 from resjax.data.augment import Augmentation
 from resjax.models import Facts, PublishedResult
 
@@ -25,11 +27,22 @@ class ModelConfig:
     """Wide ResNet: dropout between the convolutions of a block."""
     norm_scale_init: Literal["uniform", "ones"] | None = None
     """Wide ResNet: initial BN scales."""
+    width: int | None = None
+    """VGG: channels of every convolution."""
+    survival_probability: float | None = None
+    """Residual networks: stochastic depth with this p_L of the last block, and linear decay."""
+    active_blocks: int | None = None
+    """Residual networks: train with exactly so many blocks, drawn anew for each mini-batch."""
 
     def overrides(self) -> dict[str, Any]:
         """The fields that are set, as arguments of `resjax.create_model`."""
-        fields = dataclasses.asdict(self)
-        return {key: value for key, value in fields.items() if key != "name" and value is not None}
+        fields = {key: value for key, value in dataclasses.asdict(self).items() if value is not None}
+        del fields["name"]
+        rules = {"survival_probability": StochasticDepth, "active_blocks": EffectivePaths}
+        drawn = [rule(fields.pop(field)) for field, rule in rules.items() if field in fields]
+        if len(drawn) > 1:
+            raise InputError("--model.survival_probability and --model.active_blocks: choose one")
+        return fields | ({"stochastic_depth": drawn[0]} if drawn else {})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,6 +159,15 @@ class Config:
         """What `resjax.create_model` takes beside the name and the number of classes."""
         return self.model.overrides() | {"dtype": jnp.dtype(self.dtype)} | form_options(self.scan, self.remat)
 
+    @classmethod
+    def from_identity(cls, fields: dict[str, Any]) -> "Config":
+        """The config that `identity` wrote as `fields`, flat or nested; those that are not there are at their default.
+
+        Raises:
+          InputError: for a field that no config has.
+        """
+        return _build(cls, flatten(fields))
+
     def _fields(self, run_only: bool) -> dict[str, Any]:
         metadata = {field.name: field.metadata for field in dataclasses.fields(self)}
         flat = flatten(dataclasses.asdict(self))
@@ -161,6 +183,25 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[prefix + key] = list(value) if isinstance(value, tuple) else value
     return flat
+
+
+def _build(cls: type, flat: dict[str, Any]) -> Any:
+    """The reverse of `flatten(dataclasses.asdict(..))`."""
+    values, unknown = {}, set(flat)
+    for field, kind in typing.get_type_hints(cls).items():
+        inner = {key.removeprefix(f"{field}."): value for key, value in flat.items() if key.startswith(f"{field}.")}
+        if dataclasses.is_dataclass(kind) and inner:
+            values[field] = _build(kind, inner)
+            unknown -= {f"{field}.{key}" for key in inner}
+        elif field in flat:
+            values[field] = tuple(flat[field]) if isinstance(flat[field], list) else flat[field]
+            unknown.discard(field)
+    if unknown:
+        raise InputError(f"{cls.__name__}: has no field {', '.join(map(repr, sorted(unknown)))}")
+    try:
+        return cls(**values)
+    except TypeError as error:
+        raise InputError(f"{cls.__name__}: {error}") from None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,19 +18,19 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from resjax.errors import InputError, did_you_mean, unknown_name
-from resjax.layers import ConstantScaling, Gating, ShortcutDropout, StochasticDepth
-from resjax.models import Network, restack, unrolled
+from resjax.layers import ConstantScaling, EffectivePaths, Gating, ShortcutDropout, StochasticDepth
+from resjax.models import Network, first_kernel, restack, unrolled
 from resjax.models.families import FAMILIES
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 FORMAT_VERSION = 1
 
 _NETWORKS = {family.module.__name__: family.module for family in FAMILIES}
-_OPTIONS = {option.__name__: option for option in (ConstantScaling, Gating, ShortcutDropout, StochasticDepth)}
+_OPTIONS = {
+    option.__name__: option for option in (ConstantScaling, EffectivePaths, Gating, ShortcutDropout, StochasticDepth)
+}
 _DTYPES = {name: getattr(jnp, name) for name in ("bfloat16", "float16", "float32", "float64")}
 _INITIALIZERS = ("kernel_init", "head_kernel_init", "head_bias_init", "norm_scale_init")
-# Which convolution reads the image: of networks with a stem, of Highway, of VGG.
-_FIRST_KERNELS = tuple(("params", *path, "kernel") for path in (("stem", "conv"), ("conv_1",), ("stage_1", "conv_1")))
 _HEAD = ("params", "head")
 _SHOWN = 8
 
@@ -130,7 +130,7 @@ def from_pretrained(directory: str | os.PathLike[str], **overrides: Any) -> tupl
 
 def _check(arrays: dict[tuple[str, ...], np.ndarray], model: Network, source: str, way_out: str) -> None:
     """Raises InputError, with all that is wrong at once, unless `arrays` are those of `model` with its blocks apart."""
-    kernel = next((arrays[path] for path in _FIRST_KERNELS if path in arrays and arrays[path].ndim == 4), None)
+    kernel = first_kernel(unflatten_dict(arrays).get("params", {}))
     channels = 3 if kernel is None else kernel.shape[2]
     images = jax.ShapeDtypeStruct((1, model.minimum_size, model.minimum_size, channels), jnp.float32)
     shapes = jax.eval_shape(lambda images: unrolled(model).init(jax.random.key(0), images), images)

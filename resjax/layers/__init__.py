@@ -18,7 +18,7 @@ from resjax.layers.shortcut import (
 )
 from resjax.layers.stage import REMAT_POLICIES, Stage, StageSpec
 from resjax.layers.stem import STEMS, Stem
-from resjax.layers.stochastic_depth import StochasticDepth
+from resjax.layers.stochastic_depth import EffectivePaths, StochasticDepth
 
 __all__ = [
     "CONV_OUTPUT",
@@ -33,6 +33,7 @@ __all__ = [
     "ConstantScaling",
     "Conv",
     "ConvSpec",
+    "EffectivePaths",
     "Gates",
     "Gating",
     "ResidualBlock",

@@ -7,7 +7,7 @@ import jax
 from flax import linen as nn
 
 from resjax.layers.activation import relu
-from resjax.layers.gates import Gates, run_if_active, scale
+from resjax.layers.gates import Gates, run_if_active
 from resjax.layers.shortcut import (
     ConstantScaling,
     Gating,
@@ -107,7 +107,7 @@ class ResidualBlock(nn.Module):
         shortcut = self._shortcut(x, shape_changes, train)
         branched = run_if_active(branch, self, x, shortcut, gates.active)
         shortcut, branched = self._vary(x, shortcut, branched, train)
-        return self._after(scale(shortcut, gates.skip) + scale(branched, gates.branch), train)
+        return self._after(gates.scale_skip(shortcut) + gates.scale_branch(branched), train)
 
     @nn.nowrap
     def branch(self, x: jax.Array, train: bool, first_is_done: bool) -> jax.Array:

@@ -22,17 +22,27 @@ class Gates:
       skip: as `branch`, factors of the shortcuts.
       active: [num_blocks], bool; where False the branch counts as zero and is not run at all, so that its running
         statistics stay as they are.
+      backward: factors of the gradients alone, its `branch` and `skip`, where they are not those of the values: a path
+        through the network that gradients take, behind a forward pass through all of it.
 
-    None leaves all of an attribute's gates open.
+    None leaves all of an attribute's gates open; in `backward`, as they are forward.
     """
 
     branch: jax.Array | None = None
     skip: jax.Array | None = None
     active: jax.Array | None = None
+    backward: "Gates | None" = None
 
     def check(self, num_blocks: int, images: int) -> None:
         """Raises InputError unless each array given has shape [num_blocks] or, where allowed, [num_blocks, images]."""
-        for name, gate in (("branch", self.branch), ("skip", self.skip), ("active", self.active)):
+        given = [("branch", self.branch), ("skip", self.skip), ("active", self.active)]
+        if self.backward is not None:
+            if not isinstance(self.backward, Gates):
+                raise InputError(f"gates.backward: expected resjax.Gates, got {type(self.backward).__name__}")
+            if self.backward.active is not None or self.backward.backward is not None:
+                raise InputError("gates.backward: takes branch and skip alone")
+            given += [("backward.branch", self.backward.branch), ("backward.skip", self.backward.skip)]
+        for name, gate in given:
             if gate is None:
                 continue
             shape, allowed = getattr(gate, "shape", ()), f"({num_blocks},), one entry per residual block"
@@ -55,10 +65,28 @@ class Gates:
         def product(a, b, operation):
             return b if a is None else a if b is None else operation(a, b)
 
+        routed = self.backward is not None or other.backward is not None
         return Gates(
             product(self.branch, other.branch, _multiply),
             product(self.skip, other.skip, _multiply),
             product(self.active, other.active, jnp.logical_and),
+            self._gradients().times(other._gradients()) if routed else None,
+        )
+
+    def scale_branch(self, x: jax.Array) -> jax.Array:
+        """A block's branch x [N, H, W, C] times its gate, a scalar or [N]."""
+        return scale(x, self.branch) if self.backward is None else _route(x, self.branch, self.backward.branch)
+
+    def scale_skip(self, x: jax.Array) -> jax.Array:
+        """A block's shortcut x [N, H, W, C] times its gate, a scalar or [N]."""
+        return scale(x, self.skip) if self.backward is None else _route(x, self.skip, self.backward.skip)
+
+    def _gradients(self) -> "Gates":
+        """The factors of gradients."""
+        backward = self.backward if self.backward is not None else Gates()
+        return Gates(
+            self.branch if backward.branch is None else backward.branch,
+            self.skip if backward.skip is None else backward.skip,
         )
 
 
@@ -74,6 +102,14 @@ def scale(x: jax.Array, gate: jax.Array | None) -> jax.Array:
         return x
     gate = jnp.asarray(gate, x.dtype)
     return x * (gate if gate.ndim == 0 else gate[:, None, None, None])
+
+
+def _route(x, gate, backward):
+    """The value of scale(x, gate), with the gradient of scale(x, backward); of one factor where there is no other."""
+    if backward is None:
+        return scale(x, gate)
+    routed = scale(x, backward)
+    return routed + jax.lax.stop_gradient(scale(x, gate) - routed)
 
 
 def run_if_active(

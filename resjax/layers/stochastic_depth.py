@@ -1,4 +1,4 @@
-"""Stochastic depth (Huang et al. 2016, arXiv 1603.09382)."""
+"""Training with some of the branches: stochastic depth, and paths of effective length alone."""
 
 import dataclasses
 
@@ -13,6 +13,8 @@ from resjax.layers.gates import Gates
 @dataclasses.dataclass(frozen=True)
 class StochasticDepth:
     """Residual branches that are left out at random in training: H = after(shortcut + b branch), b ~ Bernoulli(p_l).
+
+    Huang et al. 2016, arXiv 1603.09382.
 
     Attributes:
       survival_probability: p_L of the last block.
@@ -50,3 +52,37 @@ class StochasticDepth:
     def evaluation_gates(self, num_blocks: int) -> Gates:
         """The expected branches: p_l, or 1 where training divided by it."""
         return Gates() if self.rescale else Gates(branch=jnp.asarray(self.survival_probabilities(num_blocks)))
+
+
+@dataclasses.dataclass(frozen=True)
+class EffectivePaths:
+    """Exactly `active_blocks` of the blocks, drawn anew for each mini-batch, train; long paths never do.
+
+    Veit et al. 2016, arXiv 1605.06431, section 4.3: 23 of 54, so that paths are as long as those that carry gradient.
+
+    Attributes:
+      active_blocks: m, blocks whose branches run in a mini-batch. In evaluation all do, multiplied by their share of
+        batches, m / n, as with stochastic depth; the paper does not say.
+    """
+
+    active_blocks: int
+
+    def __post_init__(self):
+        m = self.active_blocks
+        if isinstance(m, bool) or not isinstance(m, int) or m < 1:
+            raise InputError(f"active_blocks: expected a positive integer, got {m!r}")
+
+    def survival_probabilities(self, num_blocks: int) -> np.ndarray:
+        """m / n for each block, [num_blocks]; raises InputError for fewer blocks than are to be active."""
+        if self.active_blocks > num_blocks:
+            raise InputError(f"active_blocks: the network has {num_blocks} blocks, got {self.active_blocks}")
+        return np.full(num_blocks, self.active_blocks / num_blocks)
+
+    def training_gates(self, key: jax.Array, num_blocks: int, images: int) -> Gates:
+        """Draws the gates of one mini-batch; `images`, its size, does not matter."""
+        del images
+        return Gates(active=jax.random.permutation(key, num_blocks) < self.active_blocks)
+
+    def evaluation_gates(self, num_blocks: int) -> Gates:
+        """The expected branches: m / n."""
+        return Gates(branch=jnp.asarray(self.survival_probabilities(num_blocks), jnp.float32))

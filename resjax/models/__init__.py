@@ -3,7 +3,7 @@
 from resjax.models.cost import multiply_adds, parameter_count
 from resjax.models.densenet import DenseNet
 from resjax.models.highway import Highway
-from resjax.models.network import Network
+from resjax.models.network import Network, first_kernel
 from resjax.models.preact_resnet import PreActResNet
 from resjax.models.published import Facts, Paper, PublishedResult
 from resjax.models.registry import ModelInfo, create_model, list_models, model_info
@@ -30,6 +30,7 @@ __all__ = [
     "WiderResNet",
     "convert_form",
     "create_model",
+    "first_kernel",
     "list_models",
     "model_info",
     "multiply_adds",

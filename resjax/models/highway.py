@@ -85,7 +85,8 @@ class Highway(Network):
 class HighwayLayer(nn.Module):
     """y = H(x) T(x) + x (1 - T(x)), H = ReLU(convolution), T = sigmoid(convolution), both 3x3 (1505.00387, section 2).
 
-    The branch gate is a factor of T, so that 0 leaves the layer out (y = x); the skip gate one of x (1 - T).
+    Written as the residual block y = x + T(x) (H(x) - x): the branch gate is a factor of T, so that 0 leaves the layer
+    out (y = x); the skip gate one of both x, which leaves x (1 - T) of it.
 
     Attributes:
       conv: constructor of a convolution with bias.
@@ -101,8 +102,7 @@ class HighwayLayer(nn.Module):
         del train
         # A layer that is left out carries x alone; both convolutions belong to what is not run then.
         transform, content = run_if_active(HighwayLayer.transformed, self, x, (x, x), gates.active)
-        transform = scale(transform, gates.branch)
-        return content * transform + scale(x * (1 - transform), gates.skip)
+        return gates.scale_skip(x) + gates.scale_branch(transform * (content - scale(x, gates.skip)))
 
     @nn.nowrap
     def transformed(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:

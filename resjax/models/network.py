@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -16,6 +16,7 @@ from resjax.layers import (
     BatchNorm,
     ClassifierHead,
     Conv,
+    EffectivePaths,
     Gates,
     Stage,
     StageSpec,
@@ -30,6 +31,24 @@ from resjax.models.inputs import check_choice, check_common, check_images, check
 _DEEP_STAGE = 10
 
 
+# Where the convolution is that reads the image: in networks with a stem, in Highway, in VGG.
+_FIRST_KERNELS = (("stem", "conv", "kernel"), ("conv_1", "kernel"), ("stage_1", "conv_1", "kernel"))
+
+
+def first_kernel(params: Mapping[str, Any]) -> jax.Array | None:
+    """The kernel [kh, kw, C_in, C_out] that reads the image, of the parameters of any network of this library.
+
+    None for others; a tree in the structure of parameters, such as their gradients, will do.
+    """
+    for path in _FIRST_KERNELS:
+        leaf = params
+        for name in path:
+            leaf = leaf.get(name) if isinstance(leaf, Mapping) else None
+        if getattr(leaf, "ndim", 0) == 4:
+            return leaf
+    return None
+
+
 class Network(nn.Module):
     """Stem, named stages, and a classifier behind the last. A family gives the first two: `trunk` and `num_blocks`.
 
@@ -38,7 +57,7 @@ class Network(nn.Module):
       dtype: computation dtype; parameters, BN statistics and logits are float32.
       kernel_init: initialiser of the convolutions: a name in `resjax.layers.INITIALIZERS` or a function.
       head_kernel_init, head_bias_init: initialisers of the classifier, see `resjax.layers.ClassifierHead`.
-      stochastic_depth: leaves out residual branches at random in training.
+      stochastic_depth: leaves out residual branches at random in training: `StochasticDepth` or `EffectivePaths`.
       features_only: return the stages' outputs by name instead of logits: "stem" (VGG has none), "stage_1" .. and
         "final", which the classifier pools. The variables are those of the classifier's network without its head; more
         may be given.
@@ -49,17 +68,22 @@ class Network(nn.Module):
     kernel_init: Any = "he_normal_fan_out"
     head_kernel_init: Any = "torch_linear"
     head_bias_init: Any = "zeros"
-    stochastic_depth: StochasticDepth | None = None
+    stochastic_depth: StochasticDepth | EffectivePaths | None = None
     features_only: bool = False
 
     def __post_init__(self):
         check_common(self)
         for field in ("kernel_init", "norm_scale_init", "head_kernel_init", "head_bias_init"):
             initializer(getattr(self, field, "ones"), field)
-        if self.stochastic_depth is not None and not isinstance(self.stochastic_depth, StochasticDepth):
-            raise InputError(f"stochastic_depth: expected resjax.StochasticDepth, got {self.stochastic_depth!r}")
-        if self.stochastic_depth is not None and self.num_blocks == 0:
-            raise InputError("stochastic_depth: this network has no residual blocks")
+        if self.stochastic_depth is not None:
+            if not isinstance(self.stochastic_depth, (StochasticDepth, EffectivePaths)):
+                raise InputError(
+                    "stochastic_depth: expected resjax.StochasticDepth or resjax.EffectivePaths, got"
+                    f" {self.stochastic_depth!r}"
+                )
+            if self.num_blocks == 0:
+                raise InputError("stochastic_depth: this network has no residual blocks")
+            self.stochastic_depth.survival_probabilities(self.num_blocks)
         super().__post_init__()
 
     @property

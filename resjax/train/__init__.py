@@ -1,6 +1,6 @@
 """Training: state, step, compiled loop, optimizer, schedules, sharding, checkpoints."""
 
-from resjax.train.checkpoint import CheckpointError, Checkpoints, Restored
+from resjax.train.checkpoint import CheckpointError, Checkpoints, Restored, read_variables
 from resjax.train.loop import epoch_order, make_run_evaluation, make_run_steps, put_resident
 from resjax.train.metrics import NO_FAILURE, Totals
 from resjax.train.optimizers import kernels, sgd
@@ -29,6 +29,7 @@ __all__ = [
     "make_run_steps",
     "make_train_step",
     "put_resident",
+    "read_variables",
     "replicated",
     "sgd",
 ]

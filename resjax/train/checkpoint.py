@@ -165,15 +165,56 @@ class Checkpoints:
         return CheckpointError(f"could not save a checkpoint in {self.directory}: {_reason(failure)}")
 
 
+def read_variables(directory: str | pathlib.Path, best: bool = False) -> tuple[dict[str, Any], int]:
+    """The variables to evaluate of a checkpoint below `directory`, and its step; nothing is written.
+
+    The optimizer need not be known. Blocks are apart or stacked as they were saved, see `resjax.models.restack`.
+
+    Args:
+      directory: that a `Checkpoints` was made with.
+      best: whether to read the checkpoint with the smallest test error, not the newest.
+
+    Returns:
+      {"params": .., "batch_stats": ..} on the default device, the moving average where there is one; and the step.
+
+    Raises:
+      CheckpointError: where there is none, or it cannot be read.
+    """
+    folder = pathlib.Path(directory).absolute() / ("best" if best else "latest")
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder} holds no checkpoint")
+    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    with ocp.CheckpointManager(
+        folder, item_handlers=_handlers(), options=ocp.CheckpointManagerOptions(read_only=True)
+    ) as manager:
+        step = manager.latest_step()
+        if step is None:
+            raise CheckpointError(f"{folder} holds no checkpoint")
+        try:
+            saved = manager.item_metadata(step).train.tree
+            targets = jax.tree.map(lambda leaf: _abstract(leaf, sharding), saved)
+            restored = manager.restore(step, args=ocp.args.Composite(train=ocp.args.StandardRestore(targets)))
+            state = restored["train"]["state"]
+            variables = state["average"] or {name: state[name] or {} for name in ("params", "batch_stats")}
+        except Exception as failure:
+            raise CheckpointError(f"checkpoint {folder / str(step)} cannot be read ({_reason(failure)})") from failure
+    return variables, step
+
+
 def _manager(directory: pathlib.Path, **options: Any) -> ocp.CheckpointManager:
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"checkpoint directory {directory} cannot be made: {error}") from None
-    handlers = {"train": ocp.StandardCheckpointHandler(), "run": ocp.JsonCheckpointHandler()}
     return ocp.CheckpointManager(
-        directory, item_handlers=handlers, options=ocp.CheckpointManagerOptions(cleanup_tmp_directories=True, **options)
+        directory,
+        item_handlers=_handlers(),
+        options=ocp.CheckpointManagerOptions(cleanup_tmp_directories=True, **options),
     )
+
+
+def _handlers() -> dict[str, Any]:
+    return {"train": ocp.StandardCheckpointHandler(), "run": ocp.JsonCheckpointHandler()}
 
 
 def _abstract(leaf, sharding):

@@ -63,6 +63,7 @@ def make_run_steps(train_step: Callable, batch_size: int, mesh: Mesh) -> RunStep
                 loss=totals.loss + metrics["loss"] * batch_size,
                 correct=totals.correct + metrics["correct"],
                 images=totals.images + batch_size,
+                first_layer_gradient=totals.first_layer_gradient + metrics["first_layer_gradient"] * batch_size,
                 failed_step=jnp.where(finite, NO_FAILURE, step),
             )
             return i + 1, state, totals

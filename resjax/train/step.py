@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
+from resjax.models import first_kernel
 from resjax.train.state import TrainState, step_key
 
 Batch = tuple[jax.Array, jax.Array]
@@ -27,7 +28,8 @@ def make_train_step(
     """Builds `train_step(state, batch) -> (state, metrics)`.
 
     The loss is the mean cross-entropy of the batch; weight decay belongs to the optimizer. Metrics are scalars: `loss`
-    (mean), `correct` (images whose largest logit is their own label's), `gradient_norm` (global L2 norm).
+    (mean), `correct` (images whose largest logit is their own label's), `gradient_norm` (global L2 norm), and
+    `first_layer_gradient` (mean absolute value over the kernel that reads the image; NaN where that is not known).
 
     Args:
       model: a network of `resjax.models`.
@@ -60,10 +62,12 @@ def make_train_step(
         if average is not None:
             current = {"params": params, "batch_stats": batch_stats}
             average = optax.incremental_update(current, average, 1 - average_decay)
+        first = first_kernel(gradients)
         metrics = {
             "loss": loss,
             "correct": count_correct(logits, labels),
             "gradient_norm": optax.tree.norm(gradients),
+            "first_layer_gradient": jnp.float32(jnp.nan) if first is None else jnp.abs(first).mean(),
         }
         state = state.replace(
             step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state, average=average

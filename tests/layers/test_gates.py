@@ -1,6 +1,7 @@
 """Gates: x' = after(skip * shortcut(x) + branch * branch(x)), by what closing, opening and scaling them does."""
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -10,12 +11,16 @@ from flax import linen as nn
 
 from resjax import Gates, InputError
 from resjax.layers import BatchNorm, Conv, ConvSpec, ResidualBlock, Stage, StageSpec
-from resjax.models import ResNet, WideResNet
+from resjax.models import Highway, PreActResNet, ResNet, WideResNet
 
 FEATURES, BLOCKS = 4, 3
 X = np.random.default_rng(7).normal(size=(2, 6, 6, FEATURES)).astype(np.float32)
 
 
+NETWORKS = [
+    PreActResNet(stage_sizes=(2, 1), widths=(3, 4), scan=True),
+    Highway(stage_sizes=(2,), widths=(3,)),
+]
 CONVS = (ConvSpec(3, FEATURES, strided=True), ConvSpec(3, FEATURES))
 
 
@@ -220,3 +225,56 @@ def test_a_plain_network_takes_no_gates():
     assert model.num_blocks == 0
     with pytest.raises(InputError, match="no residual blocks"):
         jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)), gates=Gates(jnp.ones(1))))
+
+
+def _random(seed, shape):
+    return jax.random.uniform(jax.random.key(seed), shape, minval=0.3, maxval=1.2)
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("model", NETWORKS, ids=lambda model: type(model).__name__)
+def test_gradients_take_the_path_that_backward_gates_leave_them(model, draw_variables):
+    """The logits are the whole network's. Jacobians are a product of sums, skip + branch, one for each block: the
+    gradients of all 2^n paths add up to the full one, and those with factors are the paths weighted by them."""
+    images = np.random.default_rng(1).normal(size=(2, 8, 8, 3)).astype(np.float32)
+    variables, n = draw_variables(model, images), model.num_blocks
+
+    @jax.jit
+    def run(gates):
+        def loss(images):
+            logits = model.apply(variables, images, gates=gates)
+            return jnp.sin(logits).sum(), logits
+
+        return jax.grad(loss, has_aux=True)(images)
+
+    full, logits = run(None)
+    routed = jax.jit(lambda backward: run(Gates(backward=backward)))
+    masks = np.array(list(itertools.product((0.0, 1.0), repeat=n)), np.float32)
+    paths, values = jax.jit(jax.vmap(routed))(Gates(masks, 1 - masks))
+    np.testing.assert_allclose(values, np.broadcast_to(logits, values.shape), atol=1e-5)
+    np.testing.assert_allclose(paths.sum(0), full, atol=2e-5)
+    branch, skip = _random(0, (n,)), _random(1, (n,))
+    weights = jnp.prod(jnp.where(masks > 0, branch, skip), -1)
+    weighted, _ = routed(Gates(branch, skip))
+    np.testing.assert_allclose(weighted, jnp.tensordot(weights, paths, 1), atol=2e-5)
+    assert np.abs(weighted - full).max() > 1e-2
+    each = np.stack([masks[1], masks[2]], -1)  # [n, N]: a path of its own for each image
+    mixed, _ = routed(Gates(each, 1 - each))
+    np.testing.assert_allclose(mixed, np.stack([paths[1][0], paths[2][1]]), atol=1e-5)
+
+
+@pytest.mark.quick
+def test_backward_gates_count_in_products_and_are_checked():
+    """Of both at once, each attribute that is not given backward is as forward."""
+    a = Gates(jnp.array([2.0]), backward=Gates(skip=jnp.array([3.0])))
+    b = Gates(jnp.array([5.0]), jnp.array([7.0]))
+    product = a.times(b)
+    assert (product.branch[0], product.skip[0]) == (10, 7)
+    assert (product.backward.branch[0], product.backward.skip[0]) == (10, 21)
+    for backward, message in (
+        (Gates(jnp.ones(2)), r"gates.backward.branch: expected an array of shape \(1,\)"),
+        (Gates(active=jnp.ones(1, bool)), "gates.backward: takes branch and skip alone"),
+        (jnp.ones(1), "gates.backward: expected resjax.Gates, got"),
+    ):
+        with pytest.raises(InputError, match=message):
+            Gates(backward=backward).check(1, 4)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from resjax import Gates, InputError, StochasticDepth
+from resjax import EffectivePaths, Gates, InputError, StochasticDepth
 from resjax.models import VGG, DenseNet, Highway, PreActResNet, ResNet, WideResNet
 
 pytestmark = pytest.mark.usefixtures("compile_lightly")
@@ -60,6 +60,18 @@ def test_images_are_drawn_each_on_its_own(seed):
     assert set(np.unique(branch)) == {0, 1}
     assert _standard_errors(branch, p[:, None]).max() < 4.5
     assert _standard_errors(branch[..., 0] * branch[..., 1], p**2).max() < 4.5
+
+
+@pytest.mark.quick
+def test_effective_paths_have_exactly_so_many_blocks_any_of_them_alike():
+    """23 of 54, and every block equally often: m / n of the batches, which evaluation multiplies by."""
+    rule, keys = EffectivePaths(23), jax.random.split(jax.random.key(5), 4000)
+    gates = jax.jit(jax.vmap(lambda key: rule.training_gates(key, L, 8)))(keys)
+    assert gates.branch is None and gates.skip is None and gates.active.dtype == bool
+    active = np.asarray(gates.active)
+    np.testing.assert_array_equal(active.sum(1), 23)
+    assert _standard_errors(active, np.full(L, 23 / L)).max() < 4.5
+    np.testing.assert_allclose(rule.evaluation_gates(L).branch, 23 / L, rtol=1e-6)
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +133,20 @@ def test_training_leaves_out_the_branches_drawn(rescale, variables):
                     assert np.any(leaf != 0) == (is_active or is_shortcut), (stage, block, path)
         seen.append(active)
     assert np.all(np.any(seen, 0)) and not np.any(np.all(seen, 0)[1:])
+
+
+@pytest.mark.quick
+def test_networks_train_exactly_the_blocks_of_an_effective_path(variables):
+    """Logits, statistics and gradients are those of the network with the other branches inactive."""
+    seen = set()
+    for seed in range(5):
+        result = _step(PLAIN.clone(stochastic_depth=EffectivePaths(2)))(variables, jax.random.key(seed))
+        active = _active(result["statistics"], variables["batch_stats"])
+        assert active.sum() == 2
+        ones = np.ones(4, np.float32)
+        _assert_same(result, _step(PLAIN)(variables, gates=Gates(ones, ones, active)))
+        seen.add(tuple(active))
+    assert len(seen) > 1
 
 
 def test_networks_draw_each_block_by_its_own_probability(variables):
@@ -277,7 +303,10 @@ def test_networks_without_blocks_refuse_it(network):
         (lambda: StochasticDepth(True), "survival_probability: .* got True"),
         (lambda: StochasticDepth("0.5"), "survival_probability: .* got '0.5'"),
         (lambda: StochasticDepth(decay="cosine"), "decay: expected 'linear' or 'constant', got 'cosine'"),
-        (lambda: ResNet(stochastic_depth=0.5), "stochastic_depth: expected resjax.StochasticDepth, got 0.5"),
+        (lambda: ResNet(stochastic_depth=0.5), "stochastic_depth: expected resjax.StochasticDepth or .*, got 0.5"),
+        (lambda: EffectivePaths(0), "active_blocks: expected a positive integer, got 0"),
+        (lambda: EffectivePaths(2.0), "active_blocks: .* got 2.0"),
+        (lambda: ResNet(stochastic_depth=EffectivePaths(10)), "active_blocks: the network has 9 blocks, got 10"),
     ],
 )
 def test_wrong_values_are_named(create, message):

@@ -70,6 +70,8 @@ def test_gradient_norm_is_that_of_the_loss_without_decay():
     moved = jax.tree.map(lambda a, b: np.asarray(a - b, np.float64), state.params, new.params)
     norm = np.sqrt(sum((leaf**2).sum() for leaf in jax.tree.leaves(moved)))
     np.testing.assert_allclose(metrics["gradient_norm"], norm, rtol=1e-4)
+    first = np.abs(moved["stem"]["conv"]["kernel"]).mean()
+    np.testing.assert_allclose(metrics["first_layer_gradient"], first, rtol=1e-4)
 
 
 def test_count_correct_counts_valid_images_only():

@@ -1,0 +1,89 @@
+"""Path lengths, gradients along paths, and the range of effective paths."""
+
+import jax
+import numpy as np
+
+from experiments.studies.study import Bench, Study, percent
+from resjax import analysis
+
+ENUMERATED_BLOCKS = 12
+"""Up to so many blocks every one of the 2^n paths is followed, too."""
+
+
+def measure(bench: Bench):
+    subject, options = bench.residual(), bench.options
+    model, n = subject.model, subject.model.num_blocks
+    images, labels = subject.images[: options.path_images], subject.labels[: options.path_images]
+    lengths = np.broadcast_to(np.arange(n + 1)[:, None, None], (n + 1, options.path_draws, len(images)))
+    paths = np.moveaxis(analysis.random_paths(options.seed, n, lengths), -1, -2).reshape(-1, n, len(images))
+    norms = analysis.path_gradient_norms(model, subject.variables, images, labels, paths).reshape(n + 1, -1)
+    shares, mean = analysis.path_length_distribution(n), norms.mean(1)
+    weights = shares * mean
+    low, high = analysis.effective_lengths(weights)
+    result = {
+        "name": subject.name,
+        "share_of_paths": shares,
+        "gradient_norm": mean,
+        "quartiles": np.percentile(norms, [25, 50, 75], axis=1),
+        "share_of_gradient": weights / weights.sum(),
+        "effective": [low, high],
+        "paths_in_range": shares[low : high + 1].sum(),
+        "decay_rate": analysis.decay_rate(mean),
+        "exact_gradient_norm": None,
+    }
+    if n <= ENUMERATED_BLOCKS:
+        devices = jax.device_count()
+        few = min(len(images), -(-8 // devices) * devices)
+        every = np.broadcast_to(analysis.all_paths(n)[:, :, None], (2**n, n, few))
+        exact = analysis.path_gradient_norms(model, subject.variables, images[:few], labels[:few], every).mean(1)
+        length = analysis.all_paths(n).sum(1)
+        result["exact_gradient_norm"] = [exact[length == k].mean() for k in range(n + 1)]
+    return result
+
+
+def draw(figure, result):
+    counts, norms, product = figure.subplots(1, 3)
+    lengths = np.arange(len(result["share_of_paths"]))
+    counts.bar(lengths, 100 * np.array(result["share_of_paths"]), color="C0")
+    counts.set(ylabel="share of paths (%)", title="how many there are")
+    low, _, high = result["quartiles"]
+    norms.semilogy(lengths, result["gradient_norm"], "o-", ms=3, color="C1", label="mean")
+    norms.fill_between(lengths, low, high, color="C1", alpha=0.2, lw=0, label="quartiles")
+    if result["exact_gradient_norm"]:
+        norms.semilogy(lengths, result["exact_gradient_norm"], "k+", label="all paths, fewer images")
+    norms.set(ylabel="gradient norm at the input", title="gradient of one")
+    norms.legend()
+    product.bar(lengths, 100 * np.array(result["share_of_gradient"]), color="C2")
+    first, last = result["effective"]
+    product.axvspan(first - 0.5, last + 0.5, color="C2", alpha=0.15, label=f"95 %: {first} to {last} blocks")
+    product.set(ylabel="share of gradient (%)", title="their product")
+    product.legend()
+    for axes in (counts, norms, product):
+        axes.set_xlabel("path length (blocks)")
+
+
+def shows(result):
+    low, high = result["effective"]
+    n = len(result["share_of_paths"]) - 1
+    mean = np.array(result["gradient_norm"])
+    return [
+        f"{result['name']}: along a path the gradient norm goes as {result['decay_rate']:.2f} to the power of its"
+        f" length,"
+        f" from {mean[0]:.2g} past all {n} blocks to {mean[-1]:.2g} through all.",
+        f"95 % of the gradient comes through paths of {low} to {high} blocks, which are"
+        f" {percent(result['paths_in_range'])} of all paths; the binomial centre is {n / 2:g}.",
+    ]
+
+
+STUDY = Study(
+    "Paths: how many, and how much gradient",
+    "Veit et al. 2016, arXiv 1605.06431, sections 3 and 4.3, figure 6",
+    "Of 54 blocks' 2^54 paths over 95 % are 19 to 35 blocks long. Along a path the gradient norm falls"
+    " exponentially with"
+    " its length, so that nearly all of the gradient comes through paths of 5 to 17 blocks, 0.45 % of them. A network"
+    " trained with exactly 23 random blocks a mini-batch (--model.active_blocks 23) reaches 5.96 % error, against"
+    " 6.10 %.",
+    measure,
+    draw,
+    shows,
+)

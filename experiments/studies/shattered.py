@@ -1,0 +1,124 @@
+"""Correlations of gradients at initialisation."""
+
+import numpy as np
+
+from experiments.studies.study import Bench, Study
+from resjax import analysis
+from resjax.analysis import RandomNetwork
+
+DEPTHS = (2, 4, 10, 24, 50)
+LAGS = 16
+DATA_INPUTS = 32
+KINDS = {
+    "plain": {},
+    "plain, BN": {"batch_norm": True},
+    "residual": {"residual": True},
+    "residual, BN": {"residual": True, "batch_norm": True},
+    "residual, BN, scale 0.1": {"residual": True, "batch_norm": True, "branch_scale": 0.1},
+}
+SHOWN_DEPTHS = {"plain": 24, "plain, BN": 24, "residual": 50, "residual, BN": 50, "residual, BN, scale 0.1": 50}
+"""For the covariances; the paper has 24 for plain networks, and 50 for residual ones."""
+
+
+def measure(bench: Bench):
+    options = bench.options
+    sizes = {"seed": options.seed, "networks": options.networks, "points": options.points}
+    inputs = np.random.default_rng(options.seed).normal(size=(DATA_INPUTS, 3072))
+    source = "normal noise"
+    if bench.subject is not None and len(bench.subject.images) >= DATA_INPUTS:
+        inputs, source = bench.subject.images[:DATA_INPUTS].reshape(DATA_INPUTS, -1), bench.subject.dataset
+    noise = {"white noise": analysis.white_noise(**sizes), "brown noise": analysis.brown_noise(**sizes)}
+    result = {
+        "depths": DEPTHS,
+        "inputs": source,
+        "autocorrelation": {name: {"-": analysis.autocorrelation(series, LAGS)} for name, series in noise.items()},
+        "covariance": {name: analysis.covariance(series) for name, series in noise.items()},
+        "correlation": {},
+        "fit": {},
+    }
+    for kind, fields in KINDS.items():
+        result["autocorrelation"][kind], result["correlation"][kind] = {}, []
+        for depth in DEPTHS:
+            network = RandomNetwork(depth, **fields)
+            series = analysis.grid_derivatives(network, **sizes)
+            result["autocorrelation"][kind][str(depth)] = analysis.autocorrelation(series, LAGS)
+            if depth == SHOWN_DEPTHS[kind]:
+                result["covariance"][kind] = analysis.covariance(series)
+            found = analysis.data_correlations(network, options.seed, options.networks, inputs)
+            result["correlation"][kind].append(found.mean())
+        # Correlations below what chance leaves between so many coordinates are noise.
+        floor = 1 / np.sqrt(inputs.shape[1] * options.networks * DATA_INPUTS)
+        kept = np.array(result["correlation"][kind]) > floor
+        if kept.sum() >= 3:
+            fit = analysis.fit_decay(np.array(DEPTHS)[kept], np.array(result["correlation"][kind])[kept])
+            result["fit"][kind] = {"depths": np.array(DEPTHS)[kept], **vars(fit)}
+    return result
+
+
+def draw(figure, result):
+    top, bottom = figure.subfigures(2, 1, height_ratios=(1, 0.62))
+    curves, decay = top.subplots(1, 2)
+    lags = np.arange(LAGS)
+    for color, kind in zip(("0.6", "0.3"), ("white noise", "brown noise"), strict=True):
+        curves.plot(lags, result["autocorrelation"][kind]["-"], color=color, ls="--", label=kind)
+    depths = np.array(result["depths"])
+    for i, kind in enumerate(KINDS):
+        depth = SHOWN_DEPTHS[kind]
+        label = f"{kind}, {depth} layers"
+        curves.plot(lags, result["autocorrelation"][kind][str(depth)], "o-", ms=3, color=f"C{i}", label=label)
+        correlation = np.array(result["correlation"][kind])
+        positive = correlation > 0
+        decay.loglog(depths[positive], correlation[positive], "o-", ms=3, color=f"C{i}", label=kind)
+    smooth = np.linspace(2, depths[-1], 200)
+    decay.plot(smooth, 2.0**-smooth, "k--", lw=0.8, label="$2^{-L}$")
+    decay.plot(smooth, smooth**-0.5, "k:", lw=0.8, label="$L^{-1/2}$")
+    curves.set(xlabel="lag (grid points)", ylabel="autocorrelation of df/dx", title="on a grid of [-2, 2]")
+    decay.set(xlabel="layers L", ylabel="correlation of gradients", title=f"between inputs: {result['inputs']}")
+    decay.set_ylim(1e-5, 2)
+    curves.legend(ncols=2)
+    decay.legend(ncols=2)
+    panels = bottom.subplots(1, len(result["covariance"]))
+    for axes, (kind, matrix) in zip(panels, result["covariance"].items(), strict=True):
+        axes.imshow(np.abs(np.array(matrix)), cmap="magma", vmin=0, vmax=1.5)
+        depth = f", L = {SHOWN_DEPTHS[kind]}" if kind in SHOWN_DEPTHS else ""
+        axes.set_title(f"{kind}{depth}", fontsize=7)
+        axes.set(xticks=[], yticks=[])
+        axes.grid(False)
+    panels[0].set_ylabel("|covariance|\non the grid", fontsize=8)
+
+
+def shows(result):
+    sentences = []
+    for kind, fit in result["fit"].items():
+        better = "exponential" if fit["exponential_residual"] < fit["power_residual"] else "power"
+        sentences.append(
+            f"{kind}: correlation as {fit['base']:.2f}^L or as L^{fit['power']:.2f} over L ="
+            f" {', '.join(str(depth) for depth in fit['depths'])}; the {better} law fits better (residuals"
+            f" {fit['exponential_residual']:.2f} and {fit['power_residual']:.2f})."
+        )
+    for kind in result["correlation"].keys() - result["fit"].keys():
+        sentences.append(f"{kind}: below the noise at too many depths for a fit.")
+    white = np.array(result["autocorrelation"]["white noise"]["-"])[1]
+    plain = np.array(result["autocorrelation"]["plain, BN"]["24"])[1]
+    residual = np.array(result["autocorrelation"]["residual, BN, scale 0.1"]["50"])[1]
+    brown = np.array(result["autocorrelation"]["brown noise"]["-"])[1]
+    sentences.append(
+        f"Autocorrelation at lag 1: white noise {white:.2f}, plain with BN, 24 layers, {plain:.2f}; residual with"
+        f" BN and"
+        f" scale 0.1, 50 layers, {residual:.2f}, brown noise {brown:.2f}."
+    )
+    return sentences
+
+
+STUDY = Study(
+    "Shattered gradients, at initialisation",
+    "Balduzzi et al. 2017, arXiv 1702.08591, theorems 1 to 3, figures 1 and 2",
+    "The correlation of gradients at two inputs halves with every layer of a plain network, whose gradients come to"
+    " look"
+    " like white noise; with skips and BN it falls as 1 / (beta sqrt(L)) only, and gradients look like brown noise, the"
+    " more so with a small branch scale beta.",
+    measure,
+    draw,
+    shows,
+    (11, 7),
+)

@@ -1,0 +1,80 @@
+"""How deep a network is in effect: while stochastic depth trains it, and for the gradient of each of its blocks."""
+
+import math
+
+import numpy as np
+
+
+def depth_distribution(survival_probabilities: np.ndarray) -> np.ndarray:
+    """The share of mini-batches with 0 .. n active blocks, p_l [n] each -> [n + 1].
+
+    The sum of independent Bernoulli variables; its mean, sum(p), is the expected depth of Huang et al. 2016 (arXiv
+    1603.09382, section 3).
+    """
+    shares = np.ones(1)
+    for p in survival_probabilities:
+        shares = np.convolve(shares, [1 - p, p])
+    return shares
+
+
+def paths_behind_each_block(seed: int, num_blocks: int, draws: int) -> np.ndarray:
+    """Paths through each block and each possible number of later ones, `draws` of them each: bool [P, num_blocks]."""
+    rng = np.random.default_rng(seed)
+    paths = []
+    for i in range(num_blocks):
+        for k in np.repeat(np.arange(num_blocks - i), draws):
+            later = rng.permutation(num_blocks - 1 - i) < k
+            paths.append(np.concatenate([rng.random(i) < 0.5, [True], later]))
+    return np.array(paths)
+
+
+def norms_by_length(norms: np.ndarray, paths: np.ndarray) -> np.ndarray:
+    """The mean gradient that reaches each block through each number of later blocks.
+
+    Args:
+      norms: [P, n], from `block_gradient_norms`.
+      paths: bool [P, n], the same.
+
+    Returns:
+      [n, n]: at (i, k) the mean norm at block i along the paths through it and k later blocks; NaN where there is none.
+    """
+    n = paths.shape[1]
+    later = np.cumsum(paths[:, ::-1], axis=1)[:, ::-1] - paths
+    means = np.full((n, n), np.nan)
+    for i, k in np.ndindex(n, n):
+        chosen = paths[:, i] & (later[:, i] == k)
+        if chosen.any():
+            means[i, k] = norms[chosen, i].mean()
+    return means
+
+
+def block_contributions(means: np.ndarray) -> np.ndarray:
+    """What the sub-networks of each length contribute to each block: means [n, n] of `norms_by_length` -> [n, n].
+
+    At (i, k) the number of paths through k of the n - 1 - i later blocks, times the mean norm along one.
+    """
+    n = len(means)
+    counts = np.array([[math.comb(n - 1 - i, k) for k in range(n)] for i in range(n)], np.float64)
+    return np.where(counts > 0, counts * means, 0)
+
+
+def effective_depths(contributions: np.ndarray) -> np.ndarray:
+    """The mean number of later blocks that a block's gradient came through, weighted by contribution: [n, n] -> [n]."""
+    return (contributions * np.arange(contributions.shape[1])).sum(1) / contributions.sum(1)
+
+
+def decay_rate(norms: np.ndarray) -> float:
+    """r of the exponential norm ~ r^k that fits norms [n + 1] of lengths k = 0 .. n best in the logarithm; NaN and 0
+    are left out."""
+    norms = np.asarray(norms, np.float64)
+    lengths = np.flatnonzero(norms > 0)
+    return float(np.exp(np.polyfit(lengths, np.log(norms[lengths]), 1)[0]))
+
+
+def predicted_depths(num_blocks: int, rate: float) -> np.ndarray:
+    """Effective depth of each block in the unravelled view, [n].
+
+    With C(m, k) paths through k of m later blocks, and gradients that fall as rate^k, contributions are binomial with
+    mean m rate / (1 + rate).
+    """
+    return np.arange(num_blocks - 1, -1, -1) * rate / (1 + rate)

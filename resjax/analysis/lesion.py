@@ -1,0 +1,162 @@
+"""Lesions: what is left of a trained network without some of its blocks, skips or layers.
+
+Veit et al. 2016, arXiv 1605.06431, section 4.1 and 4.2.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from resjax.analysis.variants import predict
+from resjax.errors import InputError
+from resjax.layers import BatchNorm, Conv, Gates
+from resjax.models import Network, restack, unrolled
+
+
+def single_lesions(n: int) -> np.ndarray:
+    """Each of n parts alone removed: bool [n, n]."""
+    return np.eye(n, dtype=bool)
+
+
+def random_lesions(seed: int, n: int, draws: int) -> np.ndarray:
+    """k = 0 .. n random parts removed, each number `draws` times: bool [n + 1, draws, n]."""
+    rng = np.random.default_rng(seed)
+    order = rng.permuted(np.tile(np.arange(n), (n + 1, draws, 1)), axis=-1)
+    return order < np.arange(n + 1)[:, None, None]
+
+
+def predict_without_blocks(
+    model: Network,
+    variables: Any,
+    images: np.ndarray,
+    branches: np.ndarray,
+    skips: np.ndarray | None = None,
+    **options: Any,
+) -> np.ndarray:
+    """The classes that a network gives without some residual branches, or skips, of its blocks.
+
+    A block without its branch is its shortcut: down-sampling blocks keep their projection. A branch that is left out
+    is not run. The normalisation is that of the whole network, as trained.
+
+    Args:
+      model: a network with residual blocks.
+      variables: of the model.
+      images: normalised, [N, H, W, C].
+      branches: bool [V, num_blocks], True where the branch is deleted, in each of V lesions.
+      skips: likewise for the shortcuts; None deletes none.
+      **options: `batch_size`, `mesh` of `predict`.
+
+    Returns:
+      int32 [V, N].
+
+    Raises:
+      InputError: for a network without residual blocks.
+    """
+    require_blocks(model)
+    gates = Gates(active=jnp.asarray(~branches))
+    if skips is not None:
+        gates = gates.replace(skip=jnp.asarray(~skips, jnp.float32))
+
+    def apply(variables, gates, images):
+        return model.apply(variables, images, gates=gates)
+
+    return predict(apply, variables, gates, images, **options)
+
+
+def removable_layers(model: Network, variables: Any, images: np.ndarray) -> list[str]:
+    """Names of the convolutions of a network without shortcuts that keep the shape, so that the rest fits without them.
+
+    Raises:
+      InputError: for a network with residual blocks, whose layers are not in a row, and where there are none.
+    """
+    if model.num_blocks:
+        raise InputError(f"{type(model).__name__}: has residual blocks; layers are removed from plain networks alone")
+    names = []
+    apply, variables = _without_layers(model, variables, names)
+    jax.eval_shape(apply, variables, None, jnp.asarray(images[:1]))
+    if not names:
+        raise InputError(f"{type(model).__name__}: no layer has as many channels behind it as before it")
+    return names
+
+
+def predict_without_layers(
+    model: Network, variables: Any, images: np.ndarray, layers: np.ndarray, **options: Any
+) -> np.ndarray:
+    """The classes that a plain network gives without some of its layers: convolution, BN and ReLU.
+
+    Args:
+      model: a network without shortcuts: VGG, or a plain ResNet.
+      variables: of the model.
+      images: normalised, [N, H, W, C].
+      layers: bool [V, len(removable_layers(..))], True where the layer is removed.
+      **options: `batch_size`, `mesh` of `predict`.
+
+    Returns:
+      int32 [V, N].
+
+    Raises:
+      InputError: as `removable_layers`, and for another number of layers.
+    """
+    number = len(removable_layers(model, variables, images))
+    if layers.ndim != 2 or layers.shape[1] != number:
+        raise InputError(f"layers: expected bool [lesions, {number}], got shape {layers.shape}")
+    return predict(*_without_layers(model, variables, []), jnp.asarray(layers), images, **options)
+
+
+def _without_layers(model, variables, names: list[str]) -> tuple[Callable, Any]:
+    """apply(variables, removed, images) -> logits, and variables; fills in the removable layers' names when traced."""
+    model, variables = unrolled(model), restack(variables, ())
+
+    def apply(variables, removed, images):
+        names.clear()
+        is_first, behind_removable = True, False
+
+        def without(layer, args, kwargs, context):
+            nonlocal is_first, behind_removable
+            if context.method_name != "__call__" or not isinstance(context.module, (Conv, BatchNorm)):
+                return layer(*args, **kwargs)
+            x, y = args[0], layer(*args, **kwargs)
+            if isinstance(context.module, Conv):
+                # The first reads the image; x of the others comes from a ReLU, so that the one behind changes nothing.
+                behind_removable = x.shape == y.shape and not is_first
+                is_first = False
+                if behind_removable:
+                    names.append("/".join(context.module.path))
+            if removed is None or not behind_removable:
+                return y
+            return jnp.where(removed[len(names) - 1], x, y)
+
+        with nn.intercept_methods(without):
+            return model.apply(variables, images)
+
+    return apply, variables
+
+
+def transition_blocks(model: Network, variables: Any, images: np.ndarray) -> list[int]:
+    """Indices of the residual blocks that change resolution or width; without them the shapes would not fit."""
+    require_blocks(model)
+    changes = []
+
+    def observe(block, args, kwargs, context):
+        y = block(*args, **kwargs)
+        path = context.module.path
+        if context.method_name == "__call__" and len(path) == 2 and path[1].startswith("block_"):
+            changes.append(args[0].shape != y.shape)
+        return y
+
+    def apply(variables, images):
+        return unrolled(model).apply(restack(variables, ()), images)
+
+    with nn.intercept_methods(observe):
+        jax.eval_shape(apply, variables, jnp.asarray(images[:1]))
+    return [i for i, change in enumerate(changes) if change]
+
+
+def require_blocks(model: Network) -> None:
+    """Raises InputError for a network without residual blocks."""
+    if model.num_blocks == 0:
+        raise InputError(f"{type(model).__name__}: has no residual blocks; give a residual network")

@@ -1,0 +1,161 @@
+"""The paths of a residual network: how long they are, and how much gradient each carries.
+
+Veit et al. 2016, arXiv 1605.06431, sections 3 and 4.3: n blocks are 2^n paths, each through the branch or past it.
+"""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from resjax.analysis.lesion import require_blocks
+from resjax.layers import Gates
+from resjax.models import Network, restack
+from resjax.train.sharding import DATA_AXIS, batch_sharding, check_batch_size, data_mesh, replicated
+
+
+def path_length_distribution(num_blocks: int) -> np.ndarray:
+    """The share of paths with 0 .. n branches, Binomial(n, 1/2): [n + 1]."""
+    return np.array([math.comb(num_blocks, k) / 2**num_blocks for k in range(num_blocks + 1)])
+
+
+def all_paths(num_blocks: int) -> np.ndarray:
+    """Every path: bool [2^n, n], True where it goes through the branch."""
+    return (np.arange(2**num_blocks)[:, None] >> np.arange(num_blocks)) % 2 == 1
+
+
+def random_paths(seed: int, num_blocks: int, lengths: np.ndarray) -> np.ndarray:
+    """For each of `lengths` [..] a random path through so many branches: bool [.., num_blocks]."""
+    lengths = np.asarray(lengths)[..., None]
+    order = np.broadcast_to(np.arange(num_blocks), (*lengths.shape[:-1], num_blocks))
+    return np.random.default_rng(seed).permuted(order, axis=-1) < lengths
+
+
+def input_gradients(
+    model: Network, variables: Any, images: jax.Array, labels: jax.Array, path: jax.Array | None = None
+) -> jax.Array:
+    """The gradient of each image's cross-entropy along one path, behind a forward pass through the whole network.
+
+    Args:
+      model: a network with residual blocks, in evaluation mode, so that no image depends on another.
+      variables: of the model.
+      images: normalised, [N, H, W, C].
+      labels: int [N].
+      path: bool [num_blocks], or [num_blocks, N] for a path of its own for each image; None takes all of them at once,
+        and that is the sum over all paths.
+
+    Returns:
+      [N, H, W, C].
+    """
+
+    def loss(images):
+        logits = model.apply(variables, images, gates=_route(path))
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).sum()
+
+    return jax.grad(loss)(images)
+
+
+def path_gradient_norms(
+    model: Network, variables: Any, images: np.ndarray, labels: np.ndarray, paths: np.ndarray, mesh: Mesh | None = None
+) -> np.ndarray:
+    """L2 norms of the gradient at the input along paths, compiled once and one after another.
+
+    Args:
+      model, variables: a network with residual blocks.
+      images: normalised, [N, H, W, C]; all are one batch.
+      labels: int [N].
+      paths: bool [P, num_blocks, N]: in each of P passes a path for each image.
+      mesh: devices that share the images; default all.
+
+    Returns:
+      [P, N].
+
+    Raises:
+      InputError: for a network without residual blocks, and a number of images that the devices cannot share evenly.
+    """
+    mesh = mesh or data_mesh()
+    require_blocks(model)
+    check_batch_size(len(images), mesh)
+
+    def run(variables, images, labels, paths):
+        def norms(path):
+            return jnp.sqrt(jnp.square(input_gradients(model, variables, images, labels, path)).sum((1, 2, 3)))
+
+        return lax.map(norms, paths)
+
+    split = batch_sharding(mesh)
+    each = NamedSharding(mesh, PartitionSpec(None, None, DATA_AXIS))
+    run = jax.jit(run, in_shardings=(replicated(mesh), split, split, each), out_shardings=replicated(mesh))
+    return np.asarray(run(variables, np.asarray(images, np.float32), labels, paths))
+
+
+def effective_lengths(weights: np.ndarray, share: float = 0.95) -> tuple[int, int]:
+    """The shortest range of lengths, both ends included, that holds `share` of `weights` [n + 1] of the lengths."""
+    total = np.concatenate([[0.0], np.cumsum(weights)])
+    ranges = [
+        (high - low, low, high)
+        for low in range(len(weights))
+        for high in range(low, len(weights))
+        if total[high + 1] - total[low] >= share * total[-1] * (1 - 1e-9)
+    ]
+    _, low, high = min(ranges)
+    return low, high
+
+
+def block_gradient_norms(
+    model: Network, variables: Any, images: np.ndarray, labels: np.ndarray, paths: np.ndarray, mesh: Mesh | None = None
+) -> np.ndarray:
+    """L2 norms of the gradients of each block's kernels along paths: [P, num_blocks], 0 for blocks not on the path.
+
+    The gradient of the mean cross-entropy of `images` reaches a block on the path through the later blocks of the path
+    alone: it is what one sub-network contributes (Wu et al. 2016, arXiv 1611.10080, section 2).
+
+    Args:
+      paths: bool [P, num_blocks].
+
+    For the rest, see `path_gradient_norms`.
+    """
+    mesh = mesh or data_mesh()
+    require_blocks(model)
+    check_batch_size(len(images), mesh)
+
+    def run(variables, images, labels, paths):
+        def norms(path):
+            def loss(params):
+                logits = model.apply({**variables, "params": params}, images, gates=_route(path))
+                return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+            return block_norms(jax.grad(loss)(variables["params"]))
+
+        return lax.map(norms, paths)
+
+    whole, split = replicated(mesh), batch_sharding(mesh)
+    run = jax.jit(run, in_shardings=(whole, split, split, whole), out_shardings=whole)
+    return np.asarray(run(variables, np.asarray(images, np.float32), labels, paths))
+
+
+def block_norms(params: Any) -> jax.Array:
+    """L2 norm of the kernels of each block's branch, of parameters or of gradients in their structure: [num_blocks].
+
+    Kernels alone: the first BN of a block with pre-activation may belong to its shortcut too.
+    """
+    stages = restack(params, ())
+    names = ((stage, block) for stage in stages if stage.startswith("stage_") for block in stages[stage])
+    norms = []
+    for stage, block in sorted(names, key=_place):
+        layers = {name: layer for name, layer in stages[stage][block].items() if not name.startswith("shortcut")}
+        norms.append(optax.tree.norm({name: layer["kernel"] for name, layer in layers.items() if "kernel" in layer}))
+    return jnp.stack(norms)
+
+
+def _place(name: tuple[str, str]) -> tuple[int, ...]:
+    return tuple(int(part.split("_")[1]) for part in name)
+
+
+def _route(path: jax.Array | None) -> Gates | None:
+    return None if path is None else Gates(backward=Gates(path.astype("float32"), 1 - path.astype("float32")))

@@ -1,0 +1,93 @@
+"""Blocks in another order (Veit et al. 2016, arXiv 1605.06431, section 4.2, figure 5 b)."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from resjax.analysis.lesion import require_blocks
+from resjax.analysis.variants import predict
+from resjax.errors import InputError
+from resjax.models import Network, restack
+
+
+def exchangeable_blocks(variables: Any) -> list[np.ndarray]:
+    """Indices of the blocks of one shape, of each stage: all but its first, which may change resolution and width."""
+    groups, first = [], 0
+    for stage in _stage_names(variables):
+        blocks = sum(name.startswith("block_") for name in restack(variables, ())["params"][stage])
+        groups.append(np.arange(first + 1, first + blocks))
+        first += blocks
+    return groups
+
+
+def swapped_orders(seed: int, groups: list[np.ndarray], num_blocks: int, swaps: np.ndarray) -> np.ndarray:
+    """Orders of the blocks after random swaps of two of a group: numbers of swaps [P] -> int [P, num_blocks].
+
+    Raises:
+      InputError: where no group has two blocks.
+    """
+    sizes = np.array([len(group) * (len(group) - 1) for group in groups])
+    if sizes.sum() == 0:
+        raise InputError("reorder: no stage has two blocks of one shape behind its first")
+    rng = np.random.default_rng(seed)
+    orders = np.tile(np.arange(num_blocks), (len(swaps), 1))
+    for order, number in zip(orders, swaps, strict=True):
+        for group in rng.choice(len(groups), number, p=sizes / sizes.sum()):
+            i, j = rng.choice(groups[group], 2, replace=False)
+            order[[i, j]] = order[[j, i]]
+    return orders
+
+
+def kendall_tau(orders: np.ndarray) -> np.ndarray:
+    """Kendall's rank correlation of each order with the original: int [P, n] -> [P], 1 where nothing moved."""
+    i, j = np.triu_indices(orders.shape[1], 1)
+    return np.sign(orders[:, j] - orders[:, i]).mean(-1)
+
+
+def predict_reordered(
+    model: Network, variables: Any, images: np.ndarray, orders: np.ndarray, **options: Any
+) -> np.ndarray:
+    """The classes that a network gives with its blocks in other orders.
+
+    Args:
+      model: a network with residual blocks.
+      variables: of the model.
+      images: normalised, [N, H, W, C].
+      orders: int [P, num_blocks]: which block comes at each place, within `exchangeable_blocks`.
+      **options: `batch_size`, `mesh` of `predict`.
+
+    Returns:
+      int32 [P, N].
+
+    Raises:
+      InputError: for a network without residual blocks, or an order that moves blocks of different shapes.
+    """
+    require_blocks(model)
+    groups = exchangeable_blocks(variables)
+    restored = np.array(orders)
+    for group in groups:
+        restored[:, group] = np.sort(restored[:, group])
+    if orders.shape[1:] != (model.num_blocks,) or np.any(restored != np.arange(model.num_blocks)):
+        raise InputError("orders: expected permutations [P, num_blocks] within each of exchangeable_blocks(variables)")
+
+    stages = _stage_names(variables)
+
+    def apply(variables, order, images):
+        moved = {}
+        for collection, tree in restack(variables, stages).items():
+            moved[collection] = dict(tree)
+            for stage, group in zip(stages, groups, strict=True):
+                if len(group) and stage in tree:
+                    index = order[group[0] : group[-1] + 1] - group[0]
+                    blocks = jax.tree.map(lambda leaf, index=index: leaf[index], tree[stage]["blocks"])
+                    moved[collection][stage] = tree[stage] | {"blocks": blocks}
+        return model.apply(restack(moved, model.stacked_stages), images)
+
+    return predict(apply, variables, jnp.asarray(orders), images, **options)
+
+
+def _stage_names(variables):
+    names = [name for name in variables["params"] if name.startswith("stage_")]
+    return sorted(names, key=lambda name: int(name.removeprefix("stage_")))
