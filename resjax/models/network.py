@@ -134,12 +134,15 @@ class NormalizedNetwork(Network):
     Attributes:
       norm_momentum, norm_epsilon, unbiased_running_variance: see `resjax.layers.BatchNorm`.
       norm_scale_init: initial BN scales: "ones", or "uniform", U(0, 1), Torch7's default.
+      frozen_statistics: normalise by the running statistics in training, too, and leave them as they are: for small
+        batches of a network that was trained before.
     """
 
     norm_momentum: float = 0.9
     norm_epsilon: float = 1e-5
     unbiased_running_variance: bool = True
     norm_scale_init: Any = "ones"
+    frozen_statistics: bool = False
 
     @nn.nowrap
     def conv_and_norm(self) -> tuple[Callable[..., nn.Module], Callable[..., nn.Module]]:
@@ -152,6 +155,7 @@ class NormalizedNetwork(Network):
             unbiased_running_variance=self.unbiased_running_variance,
             dtype=self.dtype,
             scale_init=self.norm_scale_init,
+            frozen=self.frozen_statistics,
         )
         return conv, norm
 
