@@ -28,6 +28,8 @@ class SegmentationNetwork(nn.Module):
       head_width: channels of the first convolution.
       head_dilation: of both convolutions.
       kernel_init: their initialiser.
+      coarse_training: whether logits stay as coarse as the trunk's output in training, where the labels are subsampled,
+        as the authors do.
     """
 
     trunk: Network
@@ -35,6 +37,7 @@ class SegmentationNetwork(nn.Module):
     head_width: int = 512
     head_dilation: int = 12
     kernel_init: Any = "he_normal_fan_in"
+    coarse_training: bool = False
 
     def __post_init__(self):
         if not isinstance(self.trunk, Network) or not self.trunk.features_only:
@@ -62,8 +65,8 @@ class SegmentationNetwork(nn.Module):
         return self.trunk.stacked_stages
 
     @nn.compact
-    def __call__(self, images: jax.Array, train: bool = False, upsampled: bool = True) -> jax.Array:
-        """Maps images [N, H, W, C], float, to logits, float32: [N, H, W, num_classes], or as coarse as the trunk's end.
+    def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
+        """Maps images [N, H, W, C], float, to logits, float32 [N, H, W, num_classes]; or coarser, `coarse_training`.
 
         Raises:
           InputError: as the trunk does.
@@ -74,7 +77,7 @@ class SegmentationNetwork(nn.Module):
         # The last sums of a network in bfloat16 are float32, as a classifier's are.
         precise = jnp.promote_types(self.dtype, jnp.float32)
         logits = Conv(self.num_classes, dtype=precise, name="head_conv_2", **options)(x)
-        return upsample(logits, images.shape[1:3], self.output_stride) if upsampled else logits
+        return logits if train and self.coarse_training else upsample(logits, images.shape[1:3], self.output_stride)
 
 
 def upsample(x: jax.Array, size: tuple[int, int], stride: int) -> jax.Array:
@@ -100,14 +103,18 @@ def create_segmentation_model(name: str, num_classes: int, output_stride: int = 
       name: of a network with dilation: `"wider_resnet_38_a1"`, `"resnet_50"`, `"resnet_101"`, ...
       num_classes: of a pixel.
       output_stride: pixels of the image to one of the trunk's output.
-      **overrides: fields of `SegmentationNetwork` (`head_width`, `head_dilation`) and of the trunk (`dtype`,
-        `frozen_statistics`, ...). A Wider ResNet has the paper's dropout of 0.3 and 0.5 unless `dropout_rates` says
+      **overrides: fields of `SegmentationNetwork` (`head_width`, `head_dilation`, `coarse_training`) and of the trunk
+        (`dtype`, `frozen_statistics`, ...). A Wider ResNet has the dropout of the paper unless `dropout_rates` says
         otherwise.
 
     Raises:
       InputError: for an unknown name, or a field or value that the network does not have.
     """
-    head = {field: overrides.pop(field) for field in ("head_width", "head_dilation") if field in overrides}
+    head = {
+        field: overrides.pop(field)
+        for field in ("head_width", "head_dilation", "coarse_training")
+        if field in overrides
+    }
     trunk = create_model(name, features_only=True, output_stride=output_stride, **overrides)
     if isinstance(trunk, WiderResNet) and "dropout_rates" not in overrides:
         trunk = trunk.clone(dropout_rates=(0.3, 0.5))
