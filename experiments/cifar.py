@@ -129,7 +129,13 @@ def check_values(config: RunConfig, train_images: int) -> None:
             raise InputError(f"--{field}: expected a number in [0, 1), got {value}")
     if not config.optimizer.learning_rate > 0:
         raise InputError(f"--optimizer.learning_rate: expected a number > 0, got {config.optimizer.learning_rate}")
-    for field in ("optimizer.weight_decay", "optimizer.clip_norm", "schedule.warmup_epochs", "schedule.warmup_from"):
+    for field in (
+        "optimizer.weight_decay",
+        "optimizer.clip_norm",
+        "schedule.power",
+        "schedule.warmup_epochs",
+        "schedule.warmup_from",
+    ):
         if not (value := config.identity()[field]) >= 0:
             raise InputError(f"--{field}: expected a number >= 0, got {value}")
     if not config.checkpoint_minutes > 0:
