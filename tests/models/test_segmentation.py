@@ -16,7 +16,7 @@ from resjax.models import (
     upsample,
 )
 
-TINY = {"stage_sizes": (1, 2, 1), "widths": (4, 6, 5), "features_only": True}
+TINY = {"stage_sizes": (1, 2, 1), "widths": (4, 6, 8), "features_only": True}
 IMAGES = np.random.default_rng(0).normal(size=(2, 33, 26, 3)).astype(np.float32)
 
 
