@@ -17,10 +17,10 @@ from typing import Any, Literal
 import tyro
 from rich.console import Console
 
-from experiments.benchmark_workers import MeasurementError, Worker
+from experiments.benchmark_workers import MeasurementError, Worker, create_network
 from experiments.configs.base import Remat, Scan, form_options
 from resjax.errors import InputError
-from resjax.models import create_model, model_info
+from resjax.models import model_info, multiply_adds
 
 PROGRAM = "python -m experiments.benchmark"
 MODELS = (
@@ -40,7 +40,8 @@ class Options:
     """What to measure."""
 
     models: tuple[str, ...] = MODELS
-    """NAME:BATCH, names as `resjax.create_model` takes them, on images of their paper's size."""
+    """NAME:BATCH, names as `resjax.create_model` takes them, on images of their paper's size; NAME@8:BATCH, the network
+    dilated to output stride 8."""
     rounds: int = 5
     """Turns of each side."""
     steps: int = 3
@@ -94,7 +95,8 @@ def measure(
     name: str, batch: int, options: Options, context: Any, console: Console
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """One network on every side, and the machine as its processes describe it."""
-    info = model_info(name)
+    info = model_info(name.partition("@")[0])
+    work = multiply_adds(create_network(name), info.input_size)
     request = {"name": name, "batch": batch, "dtype": options.dtype, "steps": options.steps}
     form = form_options(options.scan, options.remat)
     sides, machine, row = {}, {}, {"network": name, "batch": batch, "parameters": info.parameters}
@@ -121,7 +123,7 @@ def measure(
     if "resjax" in sides:
         rate = row["resjax"]["train_images_per_second"]
         # A training step is three forward passes' worth of multiply-adds, each two operations.
-        row["share_of_ceiling"] = 6 * info.multiply_adds * rate / 1e9 / row["resjax"]["ceiling_gflops"]
+        row["share_of_ceiling"] = 6 * work * rate / 1e9 / row["resjax"]["ceiling_gflops"]
     return row, machine
 
 
@@ -197,7 +199,9 @@ def _parse(text: str, form: dict[str, Any]) -> tuple[str, int]:
     name, _, batch = text.partition(":")
     if not batch.isdecimal() or int(batch) == 0:
         raise InputError(f"--models {text}: expected NAME:BATCH, e.g. resnet_20:128")
-    create_model(name, **form)
+    if "@" in name and not name.partition("@")[2].isdecimal():
+        raise InputError(f"--models {text}: expected an output stride behind @, e.g. resnet_50@8:4")
+    create_network(name, **form)
     return name, int(batch)
 
 

@@ -97,6 +97,14 @@ def _cpu() -> str:
     return f"{os.cpu_count()} cores of {name}"
 
 
+def create_network(name: str, **overrides: Any) -> Any:
+    """A network of `resjax.create_model`; NAME@STRIDE is the one of that output stride, dilated behind it."""
+    from resjax import create_model
+
+    name, _, stride = name.partition("@")
+    return create_model(name, **({"output_stride": int(stride)} if stride else {}), **overrides)
+
+
 class _Resjax:
     """The training step as the engine runs it: many in one dispatch, state donated, over all devices."""
 
@@ -109,10 +117,10 @@ class _Resjax:
         import numpy as np
         from jax import lax
 
-        from resjax import create_model, model_info, train
+        from resjax import model_info, train
 
-        info = model_info(name)
-        model = create_model(name, dtype=jnp.dtype(dtype), **form)
+        info = model_info(name.partition("@")[0])
+        model = create_network(name, dtype=jnp.dtype(dtype), **form)
         optimizer = train.sgd(0.1, momentum=0.9, weight_decay=1e-4)
         step = train.make_train_step(
             model, optimizer, lambda key, images, labels: (images, jax.nn.one_hot(labels, info.num_classes))
@@ -192,13 +200,13 @@ class _TorchEager:
         import torch
 
         from experiments.torch_networks import torch_network
-        from resjax import create_model, model_info
+        from resjax import model_info
 
         self._torch, self._steps, self._dtype = torch, steps, getattr(torch, dtype)
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        info = model_info(name)
+        info = model_info(name.partition("@")[0])
         height, width, channels = info.input_size
-        network = torch_network(create_model(name), channels).to(self._device, memory_format=torch.channels_last)
+        network = torch_network(create_network(name), channels).to(self._device, memory_format=torch.channels_last)
         self._optimizer = torch.optim.SGD(network.parameters(), 0.1, momentum=0.9, weight_decay=1e-4)
         images = torch.randn(batch, channels, height, width, device=self._device)
         self._images = images.to(memory_format=torch.channels_last)

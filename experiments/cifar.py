@@ -2,14 +2,11 @@
 
 import dataclasses
 import importlib.metadata
-import logging
-import os
 import pathlib
 import platform
-import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -21,11 +18,12 @@ from rich.console import Console
 
 from experiments.backend import prepare_backend
 from experiments.command_line import changed_fields, parse
-from experiments.configs.base import Config, NamedConfig
+from experiments.configs.base import Config, NamedConfig, NamedRun, RunConfig
 from experiments.configs.cifar import CONFIGS
 from experiments.dry_run import print_dry_run
-from experiments.engine import Engine, Task, TrainingError
-from experiments.interrupt import Interrupted
+from experiments.engine import Engine, Task
+from experiments.exit_codes import exit_code
+from experiments.measure import TEST_ERROR, Measure
 from experiments.workdir import Workdir, default_workdir
 from resjax import create_model, train
 from resjax.data import Dataset, dataset_info, load_dataset
@@ -37,28 +35,13 @@ PROGRAM = "python -m experiments.cifar"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command; returns its exit code: 0, 1 (training failed), 2 (bad input), 128 + signal (stopped)."""
-    console = Console(soft_wrap=True)
-    # Orbax logs a failed save with several stack traces; the error below says it in one line.
-    logging.getLogger("absl").setLevel(logging.CRITICAL)
-    try:
+    """Runs the command; returns its exit code, see `exit_code`."""
+
+    def command():
         name, named, config = parse(PROGRAM, CONFIGS, sys.argv[1:] if arguments is None else arguments)
-        run(name, named, config, console)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except TrainingError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except Interrupted as stop:
-        return stop.exit_code
-    except BrokenPipeError:  # `--help | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
-    except KeyboardInterrupt:
-        print("stopped by Ctrl-C; nothing was saved since the last checkpoint", file=sys.stderr)
-        return 130
-    return 0
+        run(name, named, config, Console(soft_wrap=True))
+
+    return exit_code(command)
 
 
 def run(name: str, named: NamedConfig, config: Config, console: Console) -> dict[str, Any] | None:
@@ -102,12 +85,13 @@ def run(name: str, named: NamedConfig, config: Config, console: Console) -> dict
         train_data=train_data,
         test_data=test_data,
         title=f"{name}: {config.model.name} on {config.dataset}, {config.epochs} epochs, seed {config.seed}",
-        published_error=published.test_error if published else None,
+        published=published.test_error if published else None,
         published_label=label,
+        objective=train.classification(config.label_smoothing),
     )
     engine = Engine(config, task, workdir, resolved, console)
     engine.run()
-    summary = summarize(name, named, config, changed, engine.records, workdir) | {
+    summary = summarize(name, named, config, changed, engine.records, workdir, TEST_ERROR, info.description) | {
         "published": dataclasses.asdict(published) if published else None,
         "parameters": parameters,
         "train_images": len(train_data.images),
@@ -124,7 +108,7 @@ def run(name: str, named: NamedConfig, config: Config, console: Console) -> dict
     return summary
 
 
-def check_sizes(config: Config, train_images: int) -> None:
+def check_sizes(config: RunConfig, train_images: int) -> None:
     """Raises InputError for numbers of epochs or images that no run can have."""
     for field in ("epochs", "batch_size", "eval_batch_size"):
         if getattr(config, field) <= 0:
@@ -135,17 +119,23 @@ def check_sizes(config: Config, train_images: int) -> None:
         )
 
 
-def check_values(config: Config, train_images: int) -> None:
+def check_values(config: RunConfig, train_images: int) -> None:
     """Raises InputError for numbers that no run can have, on the devices there are."""
     check_sizes(config, train_images)
     if not 0 <= config.seed < 2**31:
         raise InputError(f"--seed: expected an integer from 0 to 2**31 - 1, got {config.seed}")
     for field in ("label_smoothing", "average_decay", "optimizer.momentum"):
-        if not 0 <= (value := config.identity()[field]) < 1:
+        if not 0 <= (value := config.identity().get(field, 0)) < 1:
             raise InputError(f"--{field}: expected a number in [0, 1), got {value}")
     if not config.optimizer.learning_rate > 0:
         raise InputError(f"--optimizer.learning_rate: expected a number > 0, got {config.optimizer.learning_rate}")
-    for field in ("optimizer.weight_decay", "optimizer.clip_norm", "schedule.warmup_epochs", "schedule.warmup_from"):
+    for field in (
+        "optimizer.weight_decay",
+        "optimizer.clip_norm",
+        "schedule.power",
+        "schedule.warmup_epochs",
+        "schedule.warmup_from",
+    ):
         if not (value := config.identity()[field]) >= 0:
             raise InputError(f"--{field}: expected a number >= 0, got {value}")
     if not config.checkpoint_minutes > 0:
@@ -163,6 +153,13 @@ def build(
 ) -> tuple[nn.Module, optax.GradientTransformation, optax.Schedule]:
     """The network, the optimizer and the learning-rate schedule of a config."""
     model = create_model(config.model.name, num_classes=num_classes, **config.model_options())
+    return model, *build_optimizer(config, train_images)
+
+
+def build_optimizer(
+    config: RunConfig, train_images: int, factors: Callable[[Any], Any] | None = None
+) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    """The optimizer and the learning-rate schedule of a config; for `factors` see `resjax.train.sgd`."""
     steps_per_epoch = train_images // config.batch_size
     options = dataclasses.asdict(config.schedule)
     schedule = train.learning_rate_schedule(
@@ -177,8 +174,9 @@ def build(
         decay=config.optimizer.decay,
         clip_norm=config.optimizer.clip_norm,
         momentum_resets=[round(b * steps_per_epoch) for b in drops] if config.optimizer.reset_momentum else (),
+        factors=factors,
     )
-    return model, optimizer, schedule
+    return optimizer, schedule
 
 
 def preprocessing(config: Config, train_images: np.ndarray) -> dict[str, Any]:
@@ -200,7 +198,7 @@ def as_rgb(data: Dataset) -> Dataset:
     return data._replace(images=np.repeat(data.images, 3, axis=-1)) if data.images.shape[-1] == 1 else data
 
 
-def open_workdir(name: str, config: Config, changed: dict[str, Any], console: Console) -> Workdir:
+def open_workdir(name: str, config: RunConfig, changed: dict[str, Any], console: Console) -> Workdir:
     """The workdir of a run, checked against `--resume`; nothing in it is lost."""
     workdir = Workdir(config.workdir or default_workdir(name, changed.items()))
     if config.resume == "never" and workdir.holds_run():
@@ -213,27 +211,29 @@ def open_workdir(name: str, config: Config, changed: dict[str, Any], console: Co
 
 def summarize(
     name: str,
-    named: NamedConfig,
-    config: Config,
+    named: NamedRun,
+    config: RunConfig,
     changed: dict[str, Any],
     records: Sequence[dict[str, Any]],
     workdir: Workdir,
+    measure: Measure,
+    description: str,
 ) -> dict[str, Any]:
     """What summary.json holds."""
-    best = min(records, key=lambda record: record["test_error"])
+    best = measure.best(records)
     seconds = sum(record["train_seconds"] for record in records)
     return {
         "name": name,
         "model": config.model.name,
         "dataset": config.dataset,
-        "dataset_description": dataset_info(config.dataset).description,
+        "dataset_description": description,
         "epochs": records[-1]["epoch"],
         "steps": records[-1]["step"],
         "seed": config.seed,
-        "final_test_error": records[-1]["test_error"],
-        "best_test_error": best["test_error"],
+        f"final_{measure.key}": records[-1][measure.key],
+        f"best_{measure.key}": best[measure.key],
         "best_epoch": best["epoch"],
-        "best_is_chosen_on": "the test images: report the final error, or say so",
+        "best_is_chosen_on": f"the test images: report the final {measure.label}, or say so",
         "source": named.source,
         "deviations": list(named.deviations),
         "changed_from_named_config": changed,

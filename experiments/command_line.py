@@ -1,26 +1,30 @@
 """`--config NAME [--field value ...]`: a named config, any field of it changed by a flag."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import tyro
 from rich.console import Console
 from rich.table import Table
 
-from experiments.configs.base import Config, NamedConfig
+from experiments.configs.base import NamedConfig, NamedRun, RunConfig
 from resjax.data import dataset_info
 from resjax.errors import InputError, did_you_mean
 
 
 def parse(
-    program: str, configs: Mapping[str, NamedConfig], arguments: Sequence[str]
-) -> tuple[str, NamedConfig, Config]:
+    program: str,
+    configs: Mapping[str, NamedRun],
+    arguments: Sequence[str],
+    print_table: Callable[[str, Mapping[str, NamedRun]], None] | None = None,
+) -> tuple[str, NamedRun, RunConfig]:
     """Reads a command line.
 
     Args:
       program: as it is called, e.g. "python -m experiments.cifar".
       configs: the named configs.
       arguments: without the program's name.
+      print_table: prints the configs for `--help`; None takes `print_configs`.
 
     Returns:
       The name, the named config, and its config with the flags applied.
@@ -40,10 +44,10 @@ def parse(
         raise InputError(f"--config is given as {' and as '.join(names)}: choose one")
     name = names[0] if names else next(iter(configs))
     if asks_help:
-        print_configs(program, configs)
+        (print_table or print_configs)(program, configs)
     description = f"Flags, with the values of --config {name}. Underscores and hyphens are alike."
     config = tyro.cli(
-        Config,
+        type(configs[name].config),
         prog=f"{program} --config {name}",
         description=description,
         default=configs[name].config,
@@ -53,7 +57,7 @@ def parse(
     return name, configs[name], config
 
 
-def changed_fields(named: NamedConfig, config: Config) -> dict[str, object]:
+def changed_fields(named: NamedRun, config: RunConfig) -> dict[str, object]:
     """The fields of `config` that decide the result and differ from the named config."""
     original = named.config.identity()
     return {key: value for key, value in config.identity().items() if original.get(key) != value}

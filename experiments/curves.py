@@ -6,6 +6,8 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
+from experiments.measure import TEST_ERROR, Measure
+
 
 class CurvesDrawer:
     """Draws the curves in a thread of its own, beside the next epoch's training. A context manager.
@@ -13,8 +15,15 @@ class CurvesDrawer:
     Args: those of `draw_curves`.
     """
 
-    def __init__(self, path: pathlib.Path, title: str, published_error: float | None, published_label: str):
-        self._arguments = (title, published_error, published_label)
+    def __init__(
+        self,
+        path: pathlib.Path,
+        title: str,
+        published: float | None,
+        published_label: str,
+        measure: Measure = TEST_ERROR,
+    ):
+        self._arguments = (title, published, published_label, measure)
         self._path = path
         self._thread = concurrent.futures.ThreadPoolExecutor(1)
         self._drawing: concurrent.futures.Future | None = None
@@ -45,17 +54,19 @@ def draw_curves(
     path: pathlib.Path,
     records: Sequence[dict[str, Any]],
     title: str,
-    published_error: float | None = None,
+    published: float | None = None,
     published_label: str = "",
+    measure: Measure = TEST_ERROR,
 ) -> None:
-    """Draws the records of metrics.jsonl; a dashed line marks the published error.
+    """Draws the records of metrics.jsonl; a dashed line marks the published result.
 
     Args:
       path: the PNG file, replaced atomically.
-      records: one for each epoch, with the keys of `experiments.workdir.METRIC_KEYS`.
+      records: one for each epoch, with the keys of `experiments.workdir.METRIC_KEYS` and those of the measure.
       title: above the figure.
-      published_error: percent, or None.
+      published: of the measure, in percent, or None.
       published_label: of the dashed line.
+      measure: what the middle panel shows.
     """
     # Figure and Agg directly, not pyplot: no window system, no global state, safe in a thread.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -67,33 +78,34 @@ def draw_curves(
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(title)
-    loss, error, rate = figure.subplots(1, 3, width_ratios=(1, 1, 0.6))
+    loss, judged, rate = figure.subplots(1, 3, width_ratios=(1, 1, 0.6))
     loss.plot(epochs, [record["train_loss"] for record in records], marker=marker, ms=3, label="train (augmented)")
     loss.plot(epochs, [record["test_loss"] for record in records], marker=marker, ms=3, label="test")
     loss.set_ylabel("cross-entropy")
-    train_error = [100 * (1 - record["train_accuracy"]) for record in records]
-    test_error = [record["test_error"] for record in records]
-    error.plot(epochs, train_error, marker=marker, ms=3, label="train (augmented)")
-    error.plot(
+    train_values = [measure.of_training(record) for record in records]
+    test_values = [record[measure.key] for record in records]
+    best = measure.best(records)[measure.key]
+    judged.plot(epochs, train_values, marker=marker, ms=3, label="train (augmented)")
+    judged.plot(
         epochs,
-        test_error,
+        test_values,
         marker=marker,
         ms=3,
-        label=f"test, best {min(test_error):.2f} %, last {test_error[-1]:.2f} %",
+        label=f"test, best {best:.2f} %, last {test_values[-1]:.2f} %",
     )
-    if published_error is not None:
-        error.axhline(published_error, color="black", lw=0.8, ls="--", label=published_label)
-    error.set_ylabel("error (%)")
-    error.set_ylim(bottom=0)
+    if published is not None:
+        judged.axhline(published, color="black", lw=0.8, ls="--", label=published_label)
+    judged.set_ylabel(f"{measure.label} (%)")
+    judged.set_ylim(bottom=0)
     rate.plot(epochs, [record["learning_rate"] for record in records], marker=marker, ms=3, color="tab:gray")
     rate.set_ylabel("learning rate")
     rate.set_ylim(bottom=0)
-    for axes in (loss, error, rate):
+    for axes in (loss, judged, rate):
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
     loss.legend(fontsize=8)
-    error.legend(fontsize=8)
+    judged.legend(fontsize=8)
     temporary = path.with_suffix(".tmp.png")
     figure.savefig(temporary, dpi=110)
     os.replace(temporary, path)

@@ -13,14 +13,15 @@ import optax
 from flax import linen as nn
 from rich.console import Console
 
-from experiments.configs.base import Config
+from experiments.configs.base import RunConfig
 from experiments.curves import CurvesDrawer
 from experiments.interrupt import Interrupted, InterruptRequest
+from experiments.measure import TEST_ERROR, Measure
 from experiments.pace import Pace
 from experiments.progress import ProgressDisplay
 from experiments.workdir import Workdir
 from resjax import train
-from resjax.train import NO_FAILURE, Checkpoints, Totals, TrainState
+from resjax.train import NO_FAILURE, Checkpoints, Sums, Totals, TrainState
 
 
 class TrainingError(RuntimeError):
@@ -36,10 +37,15 @@ class Task:
       optimizer, schedule: the optimizer, and its learning rate as a function of the step.
       prepare: normalisation and augmentation of a training batch, see `resjax.train.step.Prepare`.
       normalize: normalisation of test images.
-      train_data, test_data: uint8 images [N, H, W, C] and int32 labels [N].
+      train_data, test_data: uint8 images [N, H, W, C] and int32 labels [N], or what else `prepare` takes.
       title: of the figure.
-      published_error: percent, or None.
-      published_label: of the published error.
+      published: the published value of the measure in percent, or None.
+      published_label: of the published value.
+      measure: the number that the run is judged by.
+      objective: loss and counts of a training step, see `resjax.train.Objective`.
+      eval_step: see `resjax.train.make_eval_step`; None is that of a classifier.
+      zero: sums in which nothing is counted yet.
+      variables: to start from; None initialises the network from the seed.
     """
 
     model: nn.Module
@@ -47,11 +53,16 @@ class Task:
     schedule: optax.Schedule
     prepare: Callable
     normalize: Callable
-    train_data: tuple[np.ndarray, np.ndarray]
-    test_data: tuple[np.ndarray, np.ndarray]
+    train_data: tuple[np.ndarray, ...]
+    test_data: tuple[np.ndarray, ...]
     title: str
-    published_error: float | None = None
+    published: float | None = None
     published_label: str = ""
+    measure: Measure = TEST_ERROR
+    objective: train.Objective = dataclasses.field(default_factory=train.classification)
+    eval_step: Callable | None = None
+    zero: Sums = dataclasses.field(default_factory=Totals.zero)
+    variables: Any = None
 
 
 class Engine:
@@ -66,16 +77,16 @@ class Engine:
       devices: to train on; default all.
     """
 
-    def __init__(self, config: Config, task: Task, workdir: Workdir, resolved: dict, console: Console, devices=None):
+    def __init__(self, config: RunConfig, task: Task, workdir: Workdir, resolved: dict, console: Console, devices=None):
         self._config, self._task, self._workdir, self._resolved = config, task, workdir, resolved
         self._mesh = train.data_mesh(devices)
         train.check_batch_size(config.batch_size, self._mesh)
         train.check_batch_size(config.eval_batch_size, self._mesh)
         self._steps_per_epoch = len(task.train_data[0]) // config.batch_size
-        self._display = ProgressDisplay(config.epochs, self._steps_per_epoch, console)
+        self._display = ProgressDisplay(config.epochs, self._steps_per_epoch, console, task.measure)
         self._request = InterruptRequest()
         self._pace, self._test_pace = Pace(), Pace()
-        self._curves = CurvesDrawer(workdir.curves, task.title, task.published_error, task.published_label)
+        self._curves = CurvesDrawer(workdir.curves, task.title, task.published, task.published_label, task.measure)
         self._epoch_seconds = 0.0
         self._last_save = time.monotonic()
         self.records: list[dict[str, Any]] = []
@@ -125,25 +136,25 @@ class Engine:
         config, task, mesh = self._config, self._task, self._mesh
         whole = train.replicated(mesh)
         step = train.make_train_step(
-            task.model, task.optimizer, task.prepare, config.label_smoothing, config.average_decay
+            task.model, task.optimizer, task.prepare, average_decay=config.average_decay, objective=task.objective
         )
         self._run_steps = train.make_run_steps(step, config.batch_size, mesh)
-        eval_step = train.make_eval_step(task.model, task.normalize)
+        eval_step = task.eval_step or train.make_eval_step(task.model, task.normalize)
         self._run_evaluation = train.make_run_evaluation(eval_step, config.eval_batch_size, mesh)
         self._train_data = train.put_resident(task.train_data, mesh)
         self._test_data = train.put_resident(task.test_data, mesh, config.eval_batch_size)
-        self._zero = jax.device_put(Totals.zero(), whole)
+        self._zero = jax.device_put(task.zero, whole)
 
-        def new_state():
-            shape = task.train_data[0].shape[1:]
-            return train.create_state(task.model, task.optimizer, config.seed, shape, config.average_decay > 0)
+        def new_state(variables):
+            shape, averages = task.train_data[0].shape[1:], config.average_decay > 0
+            return train.create_state(task.model, task.optimizer, config.seed, shape, averages, variables)
 
-        self._state = jax.jit(new_state, out_shardings=whole)()
+        self._state = jax.jit(new_state, out_shardings=whole)(task.variables)
         self._totals = self._zero
         self._start = 0
         if self._checkpoints.latest_step is not None:
             try:
-                restored = self._checkpoints.restore(self._state)
+                restored = self._checkpoints.restore(self._state, totals=self._zero)
             except train.CheckpointError as error:
                 raise TrainingError(f"{error}, or start anew with --resume never") from error
             self._workdir.check_same(restored.run["config"], self._resolved["config"])
@@ -189,11 +200,11 @@ class Engine:
     def _order(self) -> jax.Array:
         return train.epoch_order(self._config.seed, self._epoch, size=len(self._task.train_data[0]))
 
-    def _dispatch(self, order: jax.Array, count: int) -> tuple[TrainState, Totals]:
+    def _dispatch(self, order: jax.Array, count: int) -> tuple[TrainState, Sums]:
         first = self._step - self._epoch * self._steps_per_epoch
         return self._run_steps(self._state, self._totals, self._train_data, order, first, count)
 
-    def _observe(self, count: int, totals: Totals, step: int, mark: float) -> float:
+    def _observe(self, count: int, totals: Sums, step: int, mark: float) -> float:
         """Waits for a dispatch that ends at `step`, started or unblocked at `mark`; returns the time it was done."""
         totals = jax.device_get(totals)
         now = time.monotonic()
@@ -215,7 +226,7 @@ class Engine:
         self._display.training(self._epoch + 1, done, values, self._seconds_left(step))
         return now
 
-    def _evaluate(self) -> tuple[Totals, float]:
+    def _evaluate(self) -> tuple[Sums, float]:
         """Evaluates on all test images; returns the sums and the seconds it took."""
         size, batch_size = len(self._task.test_data[0]), self._config.eval_batch_size
         batches = -(-size // batch_size)
@@ -233,7 +244,7 @@ class Engine:
             self._display.testing(self._epoch + 1, done, batches)
         return jax.device_get(totals), time.monotonic() - begin
 
-    def _record_epoch(self, test: Totals, test_seconds: float) -> None:
+    def _record_epoch(self, test: Sums, test_seconds: float) -> None:
         """Keeps the state if it is the best so far, and writes the epoch's line, the curves and the events."""
         trained = jax.device_get(self._totals)
         record = {
@@ -241,18 +252,17 @@ class Engine:
             "step": self._step,
             "learning_rate": self._learning_rate(self._step),
             "train_loss": trained.mean_loss(),
-            "train_accuracy": trained.accuracy(),
             "first_layer_gradient": trained.mean_first_layer_gradient(),
+            **self._task.measure.record(trained, "train"),
             "test_loss": test.mean_loss(),
-            "test_accuracy": test.accuracy(),
-            "test_error": 100 * int(test.images - test.correct) / int(test.images),
+            **self._task.measure.record(test, "test"),
             "images_per_second": int(trained.images) / max(self._epoch_seconds, 1e-9),
             "train_seconds": self._epoch_seconds,
             "test_seconds": test_seconds,
         }
-        best = self._checkpoints.best_error()
-        if best is None or record["test_error"] < best:
-            self._checkpoints.save_best(self._state, self._totals, self._run_json(), record["test_error"])
+        best, lack = self._checkpoints.best_error(), self._task.measure.lack(record)
+        if best is None or lack < best:
+            self._checkpoints.save_best(self._state, self._totals, self._run_json(), lack)
         self._workdir.append_metrics(record)
         self.records.append(record)
         self._epoch += 1
@@ -261,7 +271,8 @@ class Engine:
         self._curves.draw(self.records, wait=self._epoch == self._config.epochs)
         if self._config.tensorboard:
             for key in record.keys() - {"epoch", "step"}:
-                self._events.add_scalar(key, record[key], record["step"])
+                if np.ndim(record[key]) == 0:
+                    self._events.add_scalar(key, record[key], record["step"])
             self._events.flush()
 
     def _learning_rate(self, step: int) -> float:

@@ -6,6 +6,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from experiments.measure import TEST_ERROR, Measure
+
 _LINE_SECONDS = 30.0
 
 
@@ -15,10 +17,12 @@ class ProgressDisplay:
     Args:
       epochs, steps_per_epoch: length of the run.
       console: where to write; a terminal gets a live bar.
+      measure: what each epoch is judged by.
     """
 
-    def __init__(self, epochs: int, steps_per_epoch: int, console: Console):
+    def __init__(self, epochs: int, steps_per_epoch: int, console: Console, measure: Measure = TEST_ERROR):
         self._epochs, self._steps_per_epoch, self._console = epochs, steps_per_epoch, console
+        self._measure = measure
         self._last_line = time.monotonic()
         self._bar = Progress(
             TextColumn("epoch {task.fields[epoch]}"),
@@ -63,7 +67,7 @@ class ProgressDisplay:
         self.message(
             f"epoch {record['epoch']:>3}/{self._epochs}  step {record['step']}  train loss {record['train_loss']:.4f}"
             f"  acc {record['train_accuracy']:.4f}  test loss {record['test_loss']:.4f}"
-            f"  error {record['test_error']:.2f}%  lr {record['learning_rate']:.4g}"
+            f"  {self._measure.label} {record[self._measure.key]:.2f}%  lr {record['learning_rate']:.4g}"
             f"  {record['images_per_second']:,.0f} img/s"
         )
 

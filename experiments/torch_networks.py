@@ -24,8 +24,9 @@ def torch_network(model: resjax.models.Network, channels: int = 3) -> nn.Module:
     return _Residual(model, channels)
 
 
-def _conv(inputs, outputs, size, stride=1, groups=1):
-    return nn.Conv2d(inputs, outputs, size, stride, (size - 1) // 2, groups=groups, bias=False)
+def _conv(inputs, outputs, size, stride=1, groups=1, dilation=1):
+    padding = dilation * (size - 1) // 2
+    return nn.Conv2d(inputs, outputs, size, stride, padding, groups=groups, dilation=dilation, bias=False)
 
 
 class _Stem(nn.Sequential):
@@ -53,7 +54,7 @@ class _Block(nn.Module):
         self.convs, self.norms, width = nn.ModuleList(), nn.ModuleList(), inputs
         for i, spec in enumerate(convs):
             stride = strides if spec.strided else 1
-            self.convs.append(_conv(width, spec.features, spec.size, stride, spec.groups))
+            self.convs.append(_conv(width, spec.features, spec.size, stride, spec.groups, spec.dilation))
             skipped = self.is_pre and i == 0 and self.is_first_done
             normed = width if self.is_pre else spec.features
             self.norms.append(nn.Identity() if skipped else nn.BatchNorm2d(normed))

@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Iterable
 from typing import Any
 
-from experiments.configs.base import Config, flatten
+from experiments.configs.base import RunConfig, flatten
 from resjax.errors import InputError
 
 METRIC_KEYS = {
@@ -25,6 +25,16 @@ METRIC_KEYS = {
 }
 """Keys of each line of metrics.jsonl, one line an epoch."""
 
+SEGMENTATION_KEYS = {
+    **{key: meaning for key, meaning in METRIC_KEYS.items() if key != "test_error"},
+    "train_accuracy": "share of the epoch's labelled pixels, in [0, 1], as augmented and while the network changed",
+    "test_accuracy": "share of the labelled pixels of the test images, in [0, 1], each counted once",
+    "train_mean_iou": "mean intersection over union of the classes in percent, as train_accuracy",
+    "test_mean_iou": "mean intersection over union of the classes in percent, as test_accuracy",
+    "test_class_iou": "of each class in percent; null for one that is neither there nor predicted",
+}
+"""The same for segmentation."""
+
 
 class Workdir:
     """Reads and writes the files of a run; every whole file is replaced atomically."""
@@ -38,7 +48,7 @@ class Workdir:
             self.path / name for name in ("config.json", "metrics.jsonl", "summary.json")
         )
 
-    def check_config(self, config: Config) -> None:
+    def check_config(self, config: RunConfig) -> None:
         """Raises InputError where the folder holds the run of another config."""
         if not self._config.exists():
             return

@@ -57,8 +57,8 @@ class OptimizerConfig:
     """Nesterov's form of momentum."""
     weight_decay: float = 1e-4
     """Added to the gradient as weight_decay * parameter, before momentum."""
-    decay: Literal["all", "kernels"] = "all"
-    """What decays: all parameters, or convolution and linear weights alone."""
+    decay: Literal["all", "kernels", "not_biases"] = "all"
+    """What decays: all parameters, convolution and linear weights alone, or all but biases (of BN, too)."""
     clip_norm: float = 0.0
     """Largest global L2 norm of the gradient; 0 does not clip."""
     reset_momentum: bool = False
@@ -69,14 +69,16 @@ class OptimizerConfig:
 class ScheduleConfig:
     """The learning rate over training."""
 
-    kind: Literal["constant", "piecewise", "cosine", "linear", "one_cycle"] = "piecewise"
+    kind: Literal["constant", "piecewise", "cosine", "linear", "poly", "one_cycle"] = "piecewise"
     """Shape; all but constant and piecewise stretch over the whole of training."""
     boundaries: tuple[float, ...] = ()
     """Piecewise: completed epochs at which the rate drops, whatever --epochs is."""
     factor: float = 0.1
     """Piecewise: factor of each drop."""
     final: float = 0.0
-    """Cosine, linear, one_cycle: learning rate at the end."""
+    """Cosine, linear, poly, one_cycle: learning rate at the end."""
+    power: float = 0.9
+    """Poly: exponent of the share of training that is left."""
     warmup_epochs: float = 0.0
     """Length of the warm-up; one_cycle: of the way up, 0 means 30% of training."""
     warmup_from: float = 0.0
@@ -87,7 +89,7 @@ class ScheduleConfig:
     """Hold each epoch's first value through the epoch."""
 
 
-def _run_only(default: Any) -> Any:
+def run_only(default: Any) -> Any:
     """A field that says how to run, not what: it does not make another run of the same workdir."""
     return dataclasses.field(default=default, metadata={"run_only": True})
 
@@ -103,8 +105,8 @@ def form_options(scan: Scan, remat: Remat) -> dict[str, Any]:
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
-    """An image-classification run. The result is a function of these fields."""
+class RunConfig:
+    """What every run has, whatever it trains. The result is a function of the fields that are not run-only."""
 
     model: ModelConfig
     dataset: str = "cifar10"
@@ -117,34 +119,29 @@ class Config:
     """Seed of the initial parameters, the data order, augmentation and dropout."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Computation dtype; parameters, BN statistics and logits are float32."""
-    normalization: Literal["mean_std", "per_pixel_mean"] = "mean_std"
-    """Published mean and std per channel, or subtraction of the mean training image."""
-    label_smoothing: float = 0.0
-    """Share of the target spread over all classes."""
     average_decay: float = 0.0
     """Decay per step of a moving average of the parameters, which is then evaluated; 0 keeps none."""
-    augmentation: Augmentation = Augmentation()
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
-    eval_batch_size: int = _run_only(512)
+    eval_batch_size: int = run_only(512)
     """Images in an evaluation step, over all devices."""
-    data_dir: str | None = _run_only(None)
+    data_dir: str | None = run_only(None)
     """Folder of a prepared TFDS directory or of the official archives; default: TFDS's own."""
-    workdir: str | None = _run_only(None)
+    workdir: str | None = run_only(None)
     """Folder for checkpoints, metrics and curves; default: runs/ and a name made of the config and what you changed."""
-    resume: Literal["auto", "never", "must"] = _run_only("auto")
+    resume: Literal["auto", "never", "must"] = run_only("auto")
     """Go on from the workdir's newest checkpoint: if there is one; not (an earlier run is moved aside); or fail."""
-    checkpoint_minutes: float = _run_only(10.0)
+    checkpoint_minutes: float = run_only(10.0)
     """Within an epoch, minutes between checkpoints; one is also written at the end of each epoch."""
-    scan: Scan = _run_only("auto")
+    scan: Scan = run_only("auto")
     """Residual networks: blocks of one shape as one compiled loop; auto: in deep stages."""
-    remat: Remat = _run_only("none")
+    remat: Remat = run_only("none")
     """Residual networks: what blocks keep for the gradient: all, their convolutions' outputs, their input."""
-    compilation_cache: str = _run_only("auto")
+    compilation_cache: str = run_only("auto")
     """Folder of compiled programs, so that the next start is faster; auto: in the user's cache folder; off: none."""
-    tensorboard: bool = _run_only(False)
+    tensorboard: bool = run_only(False)
     """Also write TensorBoard event files."""
-    dry_run: bool = _run_only(False)
+    dry_run: bool = run_only(False)
     """Print parameters, FLOPs, memory, learning rates and steps, and train nothing."""
 
     def identity(self) -> dict[str, Any]:
@@ -172,6 +169,17 @@ class Config:
         metadata = {field.name: field.metadata for field in dataclasses.fields(self)}
         flat = flatten(dataclasses.asdict(self))
         return {k: v for k, v in flat.items() if metadata[k.split(".")[0]].get("run_only", False) == run_only}
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(RunConfig):
+    """An image-classification run. The result is a function of these fields."""
+
+    normalization: Literal["mean_std", "per_pixel_mean"] = "mean_std"
+    """Published mean and std per channel, or subtraction of the mean training image."""
+    label_smoothing: float = 0.0
+    """Share of the target spread over all classes."""
+    augmentation: Augmentation = Augmentation()
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -205,20 +213,30 @@ def _build(cls: type, flat: dict[str, Any]) -> Any:
 
 
 @dataclasses.dataclass(frozen=True)
-class NamedConfig:
-    """A named run beside what its paper published.
+class NamedRun:
+    """A named run.
 
     Attributes:
       config: the recipe.
       source: where the recipe comes from.
-      facts: exact counts, for 10 classes and 32x32x3 images, and the errors that the source published.
       deviations: where the recipe differs from its source, or the source is silent.
     """
 
-    config: Config
+    config: RunConfig
     source: str
+    deviations: tuple[str, ...] = dataclasses.field(default=(), kw_only=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class NamedConfig(NamedRun):
+    """A named classification run beside what its paper published.
+
+    Attributes, beside those of `NamedRun`:
+      facts: exact counts, for 10 classes and 32x32x3 images, and the errors that the source published.
+    """
+
+    config: Config
     facts: Facts
-    deviations: tuple[str, ...] = ()
 
     def published_for(self, dataset: str) -> PublishedResult | None:
         """The published error to compare with on a dataset, or None."""

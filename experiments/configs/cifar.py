@@ -35,7 +35,7 @@ def _he_2015(model: str) -> NamedConfig:
         optimizer=OptimizerConfig(learning_rate=0.1, momentum=0.9, weight_decay=1e-4, decay="kernels"),
         schedule=schedule,
     )
-    return NamedConfig(config, f"{HE_2015}, section 4.2", CIFAR_NETWORKS[model], tuple(deviations))
+    return NamedConfig(config, f"{HE_2015}, section 4.2", CIFAR_NETWORKS[model], deviations=tuple(deviations))
 
 
 def _wide(model: str, facts: Facts | None = None, **options) -> NamedConfig:
@@ -55,7 +55,7 @@ def _wide(model: str, facts: Facts | None = None, **options) -> NamedConfig:
         ),
         schedule=ScheduleConfig(boundaries=(59, 119, 159), factor=0.2),
     )
-    return NamedConfig(config, f"{ZAGORUYKO_2016}, section 3", facts, tuple(deviations))
+    return NamedConfig(config, f"{ZAGORUYKO_2016}, section 3", facts, deviations=tuple(deviations))
 
 
 def _quickstart() -> NamedConfig:

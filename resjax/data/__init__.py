@@ -2,6 +2,18 @@
 
 from resjax.data.catalog import DatasetInfo, dataset_info, list_datasets
 from resjax.data.loading import load_dataset
+from resjax.data.masks import MaskDataset, MaskDatasetInfo, list_mask_datasets, load_masks, mask_dataset_info
 from resjax.data.source import Dataset
 
-__all__ = ["Dataset", "DatasetInfo", "dataset_info", "list_datasets", "load_dataset"]
+__all__ = [
+    "Dataset",
+    "DatasetInfo",
+    "MaskDataset",
+    "MaskDatasetInfo",
+    "dataset_info",
+    "list_datasets",
+    "list_mask_datasets",
+    "load_dataset",
+    "load_masks",
+    "mask_dataset_info",
+]

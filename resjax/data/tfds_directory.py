@@ -30,14 +30,15 @@ def find_prepared(info: DatasetInfo, split: str, root: Path) -> Source | None:
       split: the split.
       root: a TFDS data directory, the dataset's folder in it, or one version's folder.
     """
-    version = _version_directory(info.name, root)
+    version = version_directory(info.name, root)
     if version is None:
         return None
     files = tuple(sorted(path for path in version.iterdir() if path.is_file()))
     return Source(version, files, partial(_read, info, split, version), may_be_partial=True)
 
 
-def _version_directory(name: str, root: Path) -> Path | None:
+def version_directory(name: str, root: Path) -> Path | None:
+    """The folder of the highest prepared version of a dataset, see `find_prepared`, or None."""
     if _VERSION.fullmatch(root.name) and (root / _INFO_FILE).is_file():
         return root if _declared_name(root) == name else None
     folder = root if root.name == name and not (root / name).is_dir() else root / name
@@ -54,7 +55,13 @@ def _declared_name(version: Path) -> str:
         raise InputError(f"{path}: not a readable TFDS description ({error}); copy the folder again") from error
 
 
-def _read(info: DatasetInfo, split: str, version: Path) -> Dataset:
+def open_split(version: Path, split: str) -> tuple[int, Iterator[tuple[Path, bytes]]]:
+    """Number of examples of a prepared split, and each with its shard: a serialized `tf.train.Example`.
+
+    Raises:
+      InputError: for a folder that TFDS cannot describe, or that lacks the split; while iterating, for a shard that is
+        missing, truncated or corrupt.
+    """
     try:
         import tensorflow_datasets as tfds
     except ImportError as error:
@@ -72,21 +79,25 @@ def _read(info: DatasetInfo, split: str, version: Path) -> Dataset:
         ) from error
     if split_info is None:
         raise InputError(f"{version}: has only the splits {', '.join(described.splits)}; {split!r} was not prepared")
-    size = split_info.num_examples
+    shards = zip(map(Path, split_info.filepaths), split_info.shard_lengths, strict=True)
+    records = ((path, record) for path, length in shards for record in _shard_records(path, length, file_format))
+    return split_info.num_examples, records
+
+
+def _read(info: DatasetInfo, split: str, version: Path) -> Dataset:
+    size, records = open_split(version, split)
     images, labels = np.empty((size, *info.image_shape), np.uint8), np.empty(size, np.int32)
     positions = np.empty(size, np.int64)
     stored = 0
-    for path, length in zip(split_info.filepaths, split_info.shard_lengths, strict=True):
-        path = Path(path)
-        for record in _shard_records(path, length, file_format):
-            try:
-                images[stored], labels[stored], identifier = _decode(record, info)
-            except InputError as error:
-                raise InputError(f"{path}: {error}; delete {version} and prepare or copy it again") from error
-            match = _ID.search(identifier)
-            # Without ids (older TFDS versions, MNIST) the stored order is the only order there is.
-            positions[stored] = int(match[1]) if match else stored
-            stored += 1
+    for path, record in records:
+        try:
+            images[stored], labels[stored], identifier = _decode(record, info)
+        except InputError as error:
+            raise InputError(f"{path}: {error}; delete {version} and prepare or copy it again") from error
+        match = _ID.search(identifier)
+        # Without ids (older TFDS versions, MNIST) the stored order is the only order there is.
+        positions[stored] = int(match[1]) if match else stored
+        stored += 1
     order = np.argsort(positions, kind="stable")
     if len(np.unique(positions)) != size:
         raise InputError(f"{version}: ids of {split} occur twice; delete it and prepare it again")

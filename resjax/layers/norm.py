@@ -26,6 +26,7 @@ class BatchNorm(nn.Module):
       unbiased_running_variance: store n / (n - 1) times the batch variance, as Torch does; False stores it biased.
       dtype: dtype of the result.
       scale_init: initialiser of `scale`, or its name in `INITIALIZERS`.
+      frozen: normalise by the running statistics in training, too, and leave them as they are.
     """
 
     momentum: float = 0.9
@@ -33,10 +34,11 @@ class BatchNorm(nn.Module):
     unbiased_running_variance: bool = True
     dtype: Any = jnp.float32
     scale_init: Any = "ones"
+    frozen: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Normalises x [N, H, W, C] by batch statistics (train) or by running ones.
+        """Normalises x [N, H, W, C] by batch statistics (train, unless they are frozen) or by running ones.
 
         Raises:
           InputError: with train=True where `batch_stats` is not mutable.
@@ -47,7 +49,7 @@ class BatchNorm(nn.Module):
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels, jnp.float32)
         running_var = self.variable("batch_stats", "var", jnp.ones, channels, jnp.float32)
         x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        if train:
+        if train and not self.frozen:
             if not self.is_mutable_collection("batch_stats"):
                 raise InputError(
                     "train=True updates the running statistics: call apply(..., mutable=['batch_stats'])"

@@ -9,6 +9,7 @@ from resjax.models.published import Facts, Paper, PublishedResult
 from resjax.models.registry import ModelInfo, create_model, list_models, model_info
 from resjax.models.resnet import ResNet
 from resjax.models.resnext import ResNeXt, convert_form
+from resjax.models.segmentation import SegmentationNetwork, create_segmentation_model, load_trunk, upsample
 from resjax.models.stacking import restack, stacked_stages, unrolled
 from resjax.models.vgg import VGG
 from resjax.models.wide_resnet import WideResNet
@@ -26,16 +27,20 @@ __all__ = [
     "PublishedResult",
     "ResNeXt",
     "ResNet",
+    "SegmentationNetwork",
     "WideResNet",
     "WiderResNet",
     "convert_form",
     "create_model",
+    "create_segmentation_model",
     "first_kernel",
     "list_models",
+    "load_trunk",
     "model_info",
     "multiply_adds",
     "parameter_count",
     "restack",
     "stacked_stages",
     "unrolled",
+    "upsample",
 ]

@@ -40,8 +40,9 @@ def first_kernel(params: Mapping[str, Any]) -> jax.Array | None:
 
     None for others; a tree in the structure of parameters, such as their gradients, will do.
     """
+    trunk = params.get("trunk", params)  # of a segmentation network
     for path in _FIRST_KERNELS:
-        leaf = params
+        leaf = trunk
         for name in path:
             leaf = leaf.get(name) if isinstance(leaf, Mapping) else None
         if getattr(leaf, "ndim", 0) == 4:
@@ -159,12 +160,15 @@ class NormalizedNetwork(Network):
     Attributes:
       norm_momentum, norm_epsilon, unbiased_running_variance: see `resjax.layers.BatchNorm`.
       norm_scale_init: initial BN scales: "ones", or "uniform", U(0, 1), Torch7's default.
+      frozen_statistics: normalise by the running statistics in training, too, and leave them as they are: for small
+        batches of a network that was trained before.
     """
 
     norm_momentum: float = 0.9
     norm_epsilon: float = 1e-5
     unbiased_running_variance: bool = True
     norm_scale_init: Any = "ones"
+    frozen_statistics: bool = False
 
     @nn.nowrap
     def conv_and_norm(self) -> tuple[Callable[..., nn.Module], Callable[..., nn.Module]]:
@@ -177,6 +181,7 @@ class NormalizedNetwork(Network):
             unbiased_running_variance=self.unbiased_running_variance,
             dtype=self.dtype,
             scale_init=self.norm_scale_init,
+            frozen=self.frozen_statistics,
         )
         return conv, norm
 

@@ -7,6 +7,7 @@ from flax import linen as nn
 
 from resjax.errors import InputError
 from resjax.layers import SHORTCUTS, ConvSpec, Gates, ResidualBlock, StageSpec
+from resjax.models.dilation import StageGeometry, stage_geometries
 from resjax.models.inputs import check_choice, check_positive
 from resjax.models.network import ResidualNetwork
 
@@ -28,6 +29,8 @@ class ResNet(ResidualNetwork):
       base_width: channels of each group of the first stage, for widths[0] = 64; the inner width of a bottleneck is
         floor(width * base_width / 64) * cardinality. 64 for ResNet, 128 for WRN-50-2.
       zero_init_residual: start the last BN scale of each block at 0 (Goyal et al. 2017, arXiv 1706.02677, section 5.1).
+      output_stride: pixels of the image to one of the last stage, for dense prediction with the same variables: strides
+        beyond it become dilation. None keeps every stride.
     """
 
     stage_sizes: tuple[int, ...] = (3, 3, 3)
@@ -39,6 +42,7 @@ class ResNet(ResidualNetwork):
     cardinality: int = 1
     base_width: int = 64
     zero_init_residual: bool = False
+    output_stride: int | None = None
 
     def __post_init__(self):
         check_stages(self.stage_sizes, self.widths)
@@ -60,6 +64,7 @@ class ResNet(ResidualNetwork):
         if self.zero_init_residual and self.shortcut == "none":
             raise InputError("zero_init_residual: a plain network whose blocks start at zero computes nothing")
         super().__post_init__()
+        self._geometries()
 
     @property
     def num_blocks(self) -> int:
@@ -76,10 +81,18 @@ class ResNet(ResidualNetwork):
     def stages(self) -> list[StageSpec]:
         """What the stages consist of."""
         stages = []
-        for i, (num_blocks, width) in enumerate(zip(self.stage_sizes, self.widths, strict=True)):
+        for num_blocks, width, geometry in zip(self.stage_sizes, self.widths, self._geometries(), strict=True):
             block = self.residual_block(width)
-            stages.append(StageSpec(functools.partial(block, strides=1 if i == 0 else 2), block, num_blocks))
+            convs = block.keywords["convs"]
+            first = functools.partial(block, strides=geometry.strides, convs=geometry.of_first_block(convs))
+            others = functools.partial(block, convs=geometry.of_other_blocks(convs))
+            stages.append(StageSpec(first, others, num_blocks))
         return stages
+
+    @nn.nowrap
+    def _geometries(self) -> list[StageGeometry]:
+        strides = (1,) + (2,) * (len(self.stage_sizes) - 1)
+        return stage_geometries(strides, self.output_stride, stem_stride=4 if self.stem == "imagenet" else 1)
 
     @nn.nowrap
     def residual_block(self, width: int) -> functools.partial:

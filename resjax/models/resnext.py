@@ -114,6 +114,7 @@ class Path(nn.Module):
                 spec.features if is_last else spec.features // self.cardinality,
                 kernel_size=(spec.size, spec.size),
                 strides=self.strides if spec.strided else 1,
+                dilation=spec.dilation,
                 kernel_init=self._share_of_whole(-2 if is_last else -1),
                 name=f"conv_{i + 1}",
             )(x)

@@ -9,6 +9,7 @@ from flax import linen as nn
 
 from resjax.errors import InputError
 from resjax.layers import ConvSpec, Gates, ResidualBlock, StageSpec
+from resjax.models.dilation import StageGeometry, stage_geometries
 from resjax.models.inputs import check_choice, check_positive, check_rate
 from resjax.models.network import ResidualNetwork
 
@@ -16,9 +17,7 @@ _LEVELS = (2, 3, 4, 5, 6, 7)
 # How each level that halves the resolution does so: by max-pooling before it, or by the stride of its first block.
 _POOLED = {"a": (2, 3, 4, 5, 6), "a1": (), "a2": (2, 3)}
 _STRIDED = {"a": (), "a1": (2, 3, 4, 5, 6), "a2": (4, 5, 6)}
-# With output stride 8, levels 5 and 6 keep the resolution: dilation of a level's first convolution, which the stride
-# came with, and of all behind it, whose neighbours it moved apart.
-_DILATIONS = {5: (1, 2), 6: (2, 4), 7: (4, 4)}
+_HALVED = (2, 2, 2, 2, 2, 1)
 
 
 class WiderResNet(ResidualNetwork):
@@ -90,29 +89,30 @@ class WiderResNet(ResidualNetwork):
     @nn.nowrap
     def stages(self) -> list[StageSpec]:
         """What levels 2 .. 7 consist of."""
-        return [self._level(*level) for level in zip(_LEVELS, self.stage_sizes, self.widths, strict=True)]
+        geometries = stage_geometries(_HALVED, self.output_stride)
+        return [self._level(*level) for level in zip(_LEVELS, self.stage_sizes, self.widths, geometries, strict=True)]
 
     @nn.nowrap
-    def _level(self, level: int, num_blocks: int, widths: tuple[int, ...]) -> StageSpec:
+    def _level(self, level: int, num_blocks: int, widths: tuple[int, ...], geometry: StageGeometry) -> StageSpec:
         conv, norm = self.conv_and_norm()
-        keeps_resolution = self.output_stride == 8 and level in _DILATIONS
-        first_dilation, dilation = _DILATIONS[level] if keeps_resolution else (1, 1)
         rate = dict(zip((6, 7), self.dropout_rates, strict=True)).get(level, 0.0)
         sizes = (3, 3) if len(widths) == 2 else (1, 3, 1)
         convs = tuple(
-            ConvSpec(size, width, strided=i == 0, dilation=dilation if size == 3 else 1)
-            for i, (size, width) in enumerate(zip(sizes, widths, strict=True))
+            ConvSpec(size, width, strided=i == 0) for i, (size, width) in enumerate(zip(sizes, widths, strict=True))
         )
         convs = (*convs[:-1], dataclasses.replace(convs[-1], dropout_rate=rate))
-        first = dataclasses.replace(convs[0], dilation=first_dilation if sizes[0] == 3 else 1)
         block = functools.partial(ResidualBlock, conv, norm, order="full_pre_activation")
-        strides = 2 if level in _STRIDED[self.variant] and not keeps_resolution else 1
+        strides = geometry.strides if level in _STRIDED[self.variant] else 1
         return StageSpec(
             # Its shortcut is a projection of the activated input whatever the widths.
             transition=functools.partial(
-                block, convs=(first, *convs[1:]), strides=strides, shortcut="C", activate_first="shortcut"
+                block,
+                convs=geometry.of_first_block(convs),
+                strides=strides,
+                shortcut="C",
+                activate_first="shortcut",
             ),
-            block=functools.partial(block, convs=convs),
+            block=functools.partial(block, convs=geometry.of_other_blocks(convs)),
             num_blocks=num_blocks,
-            pool=level in _POOLED[self.variant] and not keeps_resolution,
+            pool=level in _POOLED[self.variant] and geometry.strides > 1,
         )

@@ -2,34 +2,56 @@
 
 from resjax.train.checkpoint import CheckpointError, Checkpoints, Restored, read_variables
 from resjax.train.loop import epoch_order, make_run_evaluation, make_run_steps, put_resident
-from resjax.train.metrics import NO_FAILURE, Totals
-from resjax.train.optimizers import kernels, sgd
+from resjax.train.metrics import NO_FAILURE, PixelTotals, Sums, Totals
+from resjax.train.optimizers import kernels, learning_rate_factors, not_biases, sgd
 from resjax.train.schedules import SCHEDULES, learning_rate_schedule
+from resjax.train.segmentation import (
+    IGNORED,
+    confusion_matrix,
+    make_segmentation_eval_step,
+    mine_hard_pixels,
+    pixel_cross_entropy,
+    predict_probabilities,
+    segmentation,
+)
 from resjax.train.sharding import batch_sharding, check_batch_size, data_mesh, replicated
 from resjax.train.state import TrainState, create_state
-from resjax.train.step import make_eval_step, make_train_step
+from resjax.train.step import Objective, classification, make_eval_step, make_train_step
 
 __all__ = [
+    "IGNORED",
     "NO_FAILURE",
     "SCHEDULES",
     "CheckpointError",
     "Checkpoints",
+    "Objective",
+    "PixelTotals",
     "Restored",
+    "Sums",
     "Totals",
     "TrainState",
     "batch_sharding",
     "check_batch_size",
+    "classification",
+    "confusion_matrix",
     "create_state",
     "data_mesh",
     "epoch_order",
     "kernels",
+    "learning_rate_factors",
     "learning_rate_schedule",
     "make_eval_step",
     "make_run_evaluation",
     "make_run_steps",
+    "make_segmentation_eval_step",
     "make_train_step",
+    "mine_hard_pixels",
+    "not_biases",
+    "pixel_cross_entropy",
+    "predict_probabilities",
     "put_resident",
     "read_variables",
     "replicated",
+    "segmentation",
     "sgd",
 ]

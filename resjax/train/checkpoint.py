@@ -11,7 +11,7 @@ import orbax.checkpoint as ocp
 
 from resjax.errors import InputError
 from resjax.models import restack, stacked_stages
-from resjax.train.metrics import Totals
+from resjax.train.metrics import Sums, Totals
 from resjax.train.state import TrainState
 
 
@@ -24,7 +24,7 @@ class Restored:
     """What a checkpoint holds: the state, the sums of the epoch under way, and the JSON that was saved with them."""
 
     state: TrainState
-    totals: Totals
+    totals: Sums
     run: dict[str, Any]
 
 
@@ -81,7 +81,7 @@ class Checkpoints:
         step = self._best.best_step()
         return None if step is None else float(self._best.metrics(step)["test_error"])
 
-    def save(self, state: TrainState, totals: Totals, run: dict[str, Any]) -> None:
+    def save(self, state: TrainState, totals: Sums, run: dict[str, Any]) -> None:
         """Starts to write the state at its step; a step that is already there is left as it is.
 
         Raises:
@@ -89,8 +89,11 @@ class Checkpoints:
         """
         self._save(self._latest, state, totals, run)
 
-    def save_best(self, state: TrainState, totals: Totals, run: dict[str, Any], test_error: float) -> None:
-        """Writes the state as the best so far, and returns when it is on disk. Raises as `save`."""
+    def save_best(self, state: TrainState, totals: Sums, run: dict[str, Any], test_error: float) -> None:
+        """Writes the state as the best so far, and returns when it is on disk. Raises as `save`.
+
+        `test_error` is in percent; of a measure that is better the higher, what lacks to 100.
+        """
         self._save(self._best, state, totals, run, {"test_error": test_error})
         self._wait(self._best)
 
@@ -105,13 +108,16 @@ class Checkpoints:
         except Exception as failure:
             raise self._failed_save(failure) from failure
 
-    def restore(self, template: TrainState, step: int | None = None, best: bool = False) -> Restored:
+    def restore(
+        self, template: TrainState, step: int | None = None, best: bool = False, totals: Sums | None = None
+    ) -> Restored:
         """Reads a checkpoint of any number of devices, of blocks apart or stacked, onto and into those of `template`.
 
         Args:
           template: a state of the same model and optimizer, with the shardings to restore to.
           step: which one; None takes the newest (or the best).
           best: whether to read from `best/`.
+          totals: sums of the kind that was saved; None for a classifier's.
 
         Raises:
           CheckpointError: where there is none, or it cannot be read, or it is of another network.
@@ -123,7 +129,7 @@ class Checkpoints:
         wanted, sharding = stacked_stages(template), template.step.sharding
         try:
             saved = stacked_stages(manager.item_metadata(step).train.tree)
-            targets = {"state": jax.eval_shape(lambda: restack(template, saved)), "totals": Totals.zero()}
+            targets = {"state": jax.eval_shape(lambda: restack(template, saved)), "totals": totals or Totals.zero()}
             targets = jax.tree.map(lambda leaf: _abstract(leaf, sharding), targets)
             restored = manager.restore(
                 step, args=ocp.args.Composite(train=ocp.args.StandardRestore(targets), run=ocp.args.JsonRestore())

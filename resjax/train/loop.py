@@ -10,12 +10,12 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh
 
-from resjax.train.metrics import NO_FAILURE, Totals
+from resjax.train.metrics import NO_FAILURE, Sums
 from resjax.train.sharding import batch_sharding, check_batch_size, replicated
 from resjax.train.state import TrainState, order_key
 from resjax.train.step import Batch
 
-RunSteps = Callable[..., tuple[TrainState, Totals]]
+RunSteps = Callable[..., tuple[TrainState, Sums]]
 
 
 @functools.partial(jax.jit, static_argnames="size")
@@ -47,7 +47,7 @@ def make_run_steps(train_step: Callable, batch_size: int, mesh: Mesh) -> RunStep
     check_batch_size(batch_size, mesh)
     whole, split = replicated(mesh), batch_sharding(mesh)
 
-    def run_steps(state: TrainState, totals: Totals, data: Batch, order: jax.Array, first, count):
+    def run_steps(state: TrainState, totals: Sums, data: Batch, order: jax.Array, first, count):
         def unfinished(carry):
             i, _, totals = carry
             return (i < count) & (totals.failed_step == NO_FAILURE)
@@ -58,13 +58,10 @@ def make_run_steps(train_step: Callable, batch_size: int, mesh: Mesh) -> RunStep
             batch = tuple(lax.with_sharding_constraint(array[index], split) for array in data)
             step = state.step
             state, metrics = train_step(state, batch)
-            finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["gradient_norm"])
-            totals = totals.replace(
-                loss=totals.loss + metrics["loss"] * batch_size,
-                correct=totals.correct + metrics["correct"],
-                images=totals.images + batch_size,
-                first_layer_gradient=totals.first_layer_gradient + metrics["first_layer_gradient"] * batch_size,
-                failed_step=jnp.where(finite, NO_FAILURE, step),
+            finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics.pop("gradient_norm"))
+            means = {name: metrics.pop(name) * batch_size for name in ("loss", "first_layer_gradient")}
+            totals = _add(totals, metrics | means).replace(
+                images=totals.images + batch_size, failed_step=jnp.where(finite, NO_FAILURE, step)
             )
             return i + 1, state, totals
 
@@ -73,7 +70,7 @@ def make_run_steps(train_step: Callable, batch_size: int, mesh: Mesh) -> RunStep
     return jax.jit(run_steps, donate_argnums=0, in_shardings=whole, out_shardings=whole)
 
 
-def make_run_evaluation(eval_step: Callable, batch_size: int, mesh: Mesh) -> Callable[..., Totals]:
+def make_run_evaluation(eval_step: Callable, batch_size: int, mesh: Mesh) -> Callable[..., Sums]:
     """Builds `run_evaluation(variables, totals, data, size, first, count) -> totals`, compiled once.
 
     It evaluates `count` batches, from batch `first` on, of the resident `data`, which holds `size` images and is padded
@@ -85,7 +82,7 @@ def make_run_evaluation(eval_step: Callable, batch_size: int, mesh: Mesh) -> Cal
     check_batch_size(batch_size, mesh)
     whole, split = replicated(mesh), batch_sharding(mesh)
 
-    def run_evaluation(variables: Any, totals: Totals, data: Batch, size, first, count) -> Totals:
+    def run_evaluation(variables: Any, totals: Sums, data: Batch, size, first, count) -> Sums:
         def body(i, totals):
             start = (first + i) * batch_size
             batch = tuple(
@@ -93,8 +90,12 @@ def make_run_evaluation(eval_step: Callable, batch_size: int, mesh: Mesh) -> Cal
                 for array in data
             )
             sums = eval_step(variables, batch, start + jnp.arange(batch_size) < size)
-            return totals.replace(**{name: getattr(totals, name) + value for name, value in sums.items()})
+            return _add(totals, sums)
 
         return lax.fori_loop(0, count, body, totals)
 
     return jax.jit(run_evaluation, in_shardings=whole, out_shardings=whole)
+
+
+def _add(totals: Sums, sums: dict[str, jax.Array]) -> Sums:
+    return totals.replace(**{name: getattr(totals, name) + value for name, value in sums.items()})

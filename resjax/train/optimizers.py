@@ -1,6 +1,6 @@
 """SGD as the papers' code runs it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -18,6 +18,7 @@ def sgd(
     decay: str = "all",
     clip_norm: float = 0.0,
     momentum_resets: Sequence[int] = (),
+    factors: Callable[[Any], Any] | None = None,
 ) -> optax.GradientTransformation:
     """SGD with momentum and coupled weight decay.
 
@@ -28,27 +29,60 @@ def sgd(
       momentum: m.
       nesterov: whether to look ahead (second form).
       weight_decay: w, coupled: added to the gradient before momentum (not AdamW's decoupled form).
-      decay: what decays: "all" parameters, as in fb.resnet.torch and Wide ResNet's code, or "kernels" alone, as in
-        the papers of Microsoft: convolution and linear weights, neither BN parameters nor biases.
+      decay: what decays: "all" parameters, as in fb.resnet.torch and Wide ResNet's code; "kernels" alone, as in
+        the papers of Microsoft: convolution and linear weights, neither BN parameters nor biases; or "not_biases": all
+        but the biases, of BN, too.
       clip_norm: largest global L2 norm of the gradient, before decay; 0 does not clip.
       momentum_resets: steps before which v is set to zero. Wide ResNet's code rebuilds its optimizer at each drop.
+      factors: parameters -> a tree of the factors of their learning rates, see `learning_rate_factors`.
 
     Raises:
       InputError: for a `decay` of another name.
     """
-    if decay not in ("all", "kernels"):
-        raise InputError(f"decay: expected 'all' or 'kernels', got {decay!r}")
+    if decay not in _DECAYED:
+        raise InputError(f"decay: expected one of {', '.join(map(repr, _DECAYED))}, got {decay!r}")
     return optax.chain(
         optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity(),
-        optax.add_decayed_weights(weight_decay, mask=kernels if decay == "kernels" else None),
+        optax.add_decayed_weights(weight_decay, mask=_DECAYED[decay]),
         _reset_at(optax.trace(momentum, nesterov), momentum_resets) if momentum else optax.identity(),
         optax.scale_by_learning_rate(learning_rate),
+        _times(factors) if factors else optax.identity(),
     )
+
+
+def learning_rate_factors(head: float = 1.0, biases: float = 1.0) -> Callable[[Any], Any]:
+    """Factors of learning rates for `sgd`: of what belongs to a head, and of biases; of a head's bias, both.
+
+    Args:
+      head: of parameters below a module named `head..`.
+      biases: of leaves named `bias`, of convolutions, linear layers and BN (its beta).
+    """
+
+    def factors(params):
+        def factor(path, _):
+            in_head = any(entry.key.startswith("head") for entry in path[:-1])
+            return (head if in_head else 1.0) * (biases if path[-1].key == "bias" else 1.0)
+
+        return jax.tree_util.tree_map_with_path(factor, params)
+
+    return factors
+
+
+def _times(factors):
+    return optax.stateless(lambda updates, params: jax.tree.map(jnp.multiply, updates, factors(params)))
 
 
 def kernels(params: Any) -> Any:
     """Mask of the leaves named `kernel`: convolution and linear weights."""
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
+
+
+def not_biases(params: Any) -> Any:
+    """Mask of the leaves not named `bias`."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key != "bias", params)
+
+
+_DECAYED = {"all": None, "kernels": kernels, "not_biases": not_biases}
 
 
 def _reset_at(inner: optax.GradientTransformation, steps: Sequence[int]) -> optax.GradientTransformation:

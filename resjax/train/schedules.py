@@ -6,7 +6,7 @@ import optax
 
 from resjax.errors import InputError
 
-SCHEDULES = ("constant", "piecewise", "cosine", "linear", "one_cycle")
+SCHEDULES = ("constant", "piecewise", "cosine", "linear", "poly", "one_cycle")
 
 
 def learning_rate_schedule(
@@ -21,18 +21,21 @@ def learning_rate_schedule(
     warmup_from: float = 0.0,
     warmup: str = "linear",
     per_epoch: bool = False,
+    power: float = 0.9,
 ) -> optax.Schedule:
     """Learning rate as a function of the step.
 
     Args:
-      kind: "constant"; "piecewise" (times `factor` at each of `boundaries`); "cosine" or "linear" (from `peak` to
-        `final` at the end); "one_cycle" (linear up to `peak`, then linear down to `final`; the way up is
+      kind: "constant"; "piecewise" (times `factor` at each of `boundaries`); "cosine", "linear" or "poly" (from
+        `peak` to `final` at the end; poly by the `power` of what is left, Liu et al. 2015, arXiv 1506.04579);
+        "one_cycle" (linear up to `peak`, then linear down to `final`; the way up is
         `warmup_epochs`, or 30% of training where that is 0) (Smith 2017, arXiv 1708.07120).
       peak: the base learning rate.
       steps_per_epoch, epochs: length of training.
       boundaries: completed epochs at which "piecewise" drops; absolute, whatever `epochs` is.
       factor: of each drop.
-      final: learning rate at the end of "cosine", "linear" and "one_cycle".
+      final: learning rate at the end of "cosine", "linear", "poly" and "one_cycle".
+      power: of "poly".
       warmup_epochs: length of the warm-up, which comes first and takes its time from the schedule.
       warmup_from: learning rate at the start of the warm-up.
       warmup: "linear" from `warmup_from` to `peak`, or "constant" at `warmup_from`, as He et al. 2015 start ResNet-110.
@@ -59,6 +62,8 @@ def learning_rate_schedule(
         main = optax.piecewise_constant_schedule(start, {drop: factor for drop in drops if drop > 0})
     elif kind == "cosine":
         main = optax.cosine_decay_schedule(peak, remaining, alpha=final / peak)
+    elif kind == "poly":
+        main = optax.polynomial_schedule(peak, final, power, remaining)
     elif kind in ("linear", "one_cycle"):
         main = optax.linear_schedule(peak, final, remaining)
     else:

@@ -43,9 +43,11 @@ def create_state(
     seed: int | jax.Array,
     image_shape: tuple[int, int, int],
     moving_average: bool = False,
+    variables: Any = None,
 ) -> TrainState:
-    """The state at step 0: parameters initialised from `seed`, for images of shape (H, W, C)."""
-    variables = model.init(init_key(seed), jnp.zeros((1, *image_shape), jnp.float32))
+    """The state at step 0: `variables`, or those initialised from `seed` for images of shape (H, W, C)."""
+    if variables is None:
+        variables = model.init(init_key(seed), jnp.zeros((1, *image_shape), jnp.float32))
     params, batch_stats = variables["params"], variables.get("batch_stats", {})
     return TrainState(
         step=jnp.zeros((), jnp.int32),

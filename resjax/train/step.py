@@ -11,11 +11,31 @@ from flax import linen as nn
 from resjax.models import first_kernel
 from resjax.train.state import TrainState, step_key
 
-Batch = tuple[jax.Array, jax.Array]
-"""uint8 images [N, H, W, C] and int32 labels [N]."""
+Batch = tuple[jax.Array, ...]
+"""uint8 images [N, H, W, C], then what is known of them: int32 labels [N], or masks and sizes."""
 
-Prepare = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
-"""(key, uint8 images, labels) -> (float images, target probabilities [N, K]): normalisation and augmentation."""
+Prepare = Callable[..., tuple[jax.Array, jax.Array]]
+"""(key, uint8 images, labels) -> (float images, targets): normalisation and augmentation.
+
+The targets of a classifier are probabilities [N, K].
+"""
+
+Objective = Callable[..., tuple[jax.Array, dict[str, jax.Array]]]
+"""(network output, targets, labels) -> (loss, counts): the mean loss, and what is summed up over the epoch by name."""
+
+
+def classification(label_smoothing: float = 0.0) -> Objective:
+    """Mean cross-entropy; counts `correct`, the images whose largest logit is their own label's.
+
+    Args:
+      label_smoothing: s, targets become (1 - s) t + s / K (Szegedy et al. 2016, arXiv 1512.00567, section 7).
+    """
+
+    def objective(logits, targets, labels):
+        targets = optax.smooth_labels(targets, label_smoothing)
+        return optax.softmax_cross_entropy(logits, targets).mean(), {"correct": count_correct(logits, labels)}
+
+    return objective
 
 
 def make_train_step(
@@ -24,26 +44,28 @@ def make_train_step(
     prepare: Prepare,
     label_smoothing: float = 0.0,
     average_decay: float = 0.0,
+    objective: Objective | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
     """Builds `train_step(state, batch) -> (state, metrics)`.
 
-    The loss is the mean cross-entropy of the batch; weight decay belongs to the optimizer. Metrics are scalars: `loss`
-    (mean), `correct` (images whose largest logit is their own label's), `gradient_norm` (global L2 norm), and
-    `first_layer_gradient` (mean absolute value over the kernel that reads the image; NaN where that is not known).
+    Weight decay belongs to the optimizer. Metrics are scalars: `loss` (mean), `gradient_norm` (global L2 norm),
+    `first_layer_gradient` (mean absolute value over the kernel that reads the image; NaN where that is not known);
+    and the objective's counts.
 
     Args:
       model: a network of `resjax.models`.
       optimizer: see `resjax.train.sgd`.
       prepare: normalises and augments a batch, drawing from the step's key; compiled into the step.
-      label_smoothing: s, targets become (1 - s) t + s / K (Szegedy et al. 2016, arXiv 1512.00567, section 7).
+      label_smoothing: of the default objective.
       average_decay: decay per step of the moving average of parameters and BN statistics; 0 keeps none.
+      objective: loss and counts; None is `classification(label_smoothing)`.
     """
+    objective = objective or classification(label_smoothing)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
-        images, labels = batch
+        images, *labels = batch
         prepare_key, dropout_key = jax.random.split(step_key(state.seed, state.step))
-        images, targets = prepare(prepare_key, images, labels)
-        targets = optax.smooth_labels(targets, label_smoothing)
+        images, targets = prepare(prepare_key, images, *labels)
 
         def loss_fn(params):
             logits, new = model.apply(
@@ -53,9 +75,10 @@ def make_train_step(
                 mutable=["batch_stats"],
                 rngs={"dropout": dropout_key},
             )
-            return optax.softmax_cross_entropy(logits, targets).mean(), (logits, new.get("batch_stats", {}))
+            loss, counts = objective(logits, targets, *labels)
+            return loss, (counts, new.get("batch_stats", {}))
 
-        (loss, (logits, batch_stats)), gradients = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+        (loss, (counts, batch_stats)), gradients = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         average = state.average
@@ -65,10 +88,9 @@ def make_train_step(
         first = first_kernel(gradients)
         metrics = {
             "loss": loss,
-            "correct": count_correct(logits, labels),
             "gradient_norm": optax.tree.norm(gradients),
             "first_layer_gradient": jnp.float32(jnp.nan) if first is None else jnp.abs(first).mean(),
-        }
+        } | counts
         state = state.replace(
             step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state, average=average
         )

@@ -36,6 +36,8 @@ def test_the_ratio_is_the_median_within_rounds_against_the_faster_rival():
         (["--models", "resnet_20:0"], "expected NAME:BATCH"),
         (["--models", "resnet_21:8"], "depth: expected 6 n"),
         (["--models", "densenet_40_12:8", "--scan", "on"], "densenet_40_12 takes no 'scan'"),
+        (["--models", "resnet_50@x:8"], "expected an output stride behind @"),
+        (["--models", "resnet_50@5:8"], "output_stride: expected one of 4, 8, 16, 32, got 5"),
         (["--rounds", "0"], "expected positive integers, got 0 and 3"),
     ],
 )

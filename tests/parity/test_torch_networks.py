@@ -45,6 +45,19 @@ def test_same_arrays_and_same_work(name):
     )
 
 
+def test_the_dilated_network_is_dilated_in_pytorch_too():
+    model = unrolled(resjax.create_model("resnet_50", output_stride=8))
+    with torch.device("meta"):
+        theirs = torch_networks.torch_network(model)
+        sizes = []
+        theirs.layers.register_forward_hook(lambda module, inputs, output: sizes.append(output.shape))
+        theirs.eval()(torch.zeros(1, 3, 64, 64))
+    assert sizes == [(1, 2048, 8, 8)]
+    dilations = collections.Counter(m.dilation[0] for m in theirs.modules() if isinstance(m, torch.nn.Conv2d))
+    # The 3x3 of stage 3 but its first, that first of stage 4, and the rest of stage 4.
+    assert dilations == {1: 53 - 5 - 1 - 2, 2: 5 + 1, 4: 2}
+
+
 def test_an_unknown_family_is_named():
     with pytest.raises(InputError, match="no PyTorch counterpart of Highway"):
         torch_networks.torch_network(resjax.create_model("highway_19"))

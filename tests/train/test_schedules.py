@@ -18,6 +18,11 @@ def test_piecewise_drops_at_the_first_step_after_the_completed_epochs():
     np.testing.assert_allclose(rates, [0.1] * 30 + [0.02] * 30 + [0.004] * 40, rtol=1e-6)
 
 
+def test_poly_falls_with_a_power_of_what_is_left():
+    left = 1 - np.arange(100) / 100
+    np.testing.assert_allclose(_rates("poly", power=0.9, final=0.02), 0.02 + 0.08 * left**0.9, rtol=1e-5)
+
+
 def test_boundaries_are_absolute_whatever_the_length_of_training():
     np.testing.assert_allclose(_rates("piecewise", epochs=2, boundaries=(3, 6)), 0.1, rtol=1e-6)
 

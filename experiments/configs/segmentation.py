@@ -1,0 +1,126 @@
+"""Segmentation runs by name: Wu et al. 2016 (arXiv 1611.10080), section 5, and a first run on drawn images.
+
+python -m experiments.segmentation --config resnet_38_a1_voc --data_dir VOC2012 --pretrained DIR
+"""
+
+import dataclasses
+
+from experiments.configs.base import ModelConfig, NamedRun, OptimizerConfig, RunConfig, ScheduleConfig, run_only
+from resjax.data.augment_masks import MaskAugmentation
+from resjax.models.published import WU_2016
+
+
+@dataclasses.dataclass(frozen=True)
+class SegmentationModelConfig(ModelConfig):
+    """The trunk and its head; a field at None keeps the network's own default."""
+
+    output_stride: int = 8
+    """Pixels of the image to one of the trunk's output."""
+    head_width: int = 512
+    """Channels of the head's first convolution."""
+    head_dilation: int = 12
+    """Dilation of the head's convolutions."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SegmentationConfig(RunConfig):
+    """A segmentation run. The result is a function of these fields."""
+
+    model: SegmentationModelConfig
+    dataset: str = "voc"
+    """shapes, voc (a folder), oxford_iiit_pet, scene_parse150, cityscapes."""
+    train_split: str | None = None
+    """Split to train on; default: the dataset's own."""
+    test_split: str | None = None
+    """Split to test on; default: the dataset's own."""
+    pretrained: str | None = None
+    """Weights of the trunk's classifier: a folder of resjax.save_pretrained, or a .safetensors, .pth or .npz file."""
+    frozen_statistics: bool = False
+    """Normalise by the running BN statistics in training, too."""
+    coarse_loss: bool = False
+    """Compare coarse logits with subsampled labels in training, not enlarged logits with all labels."""
+    ohem_threshold: float = 0.0
+    """Online hard example mining: pixels count whose probability is at most this; 0 takes all."""
+    ohem_least: int = 256
+    """Online hard example mining: pixels that count at least."""
+    head_factor: float = 1.0
+    """Factor of the head's learning rate."""
+    bias_factor: float = 1.0
+    """Factor of the learning rate of biases, of BN, too."""
+    augmentation: MaskAugmentation = MaskAugmentation()
+    eval_scales: tuple[float, ...] = run_only((1.0,))
+    """Scales at which test images are seen; their predictions are averaged."""
+    eval_flip: bool = run_only(False)
+    """Average in the prediction of the mirrored image."""
+    eval_window: int = run_only(0)
+    """Side in pixels of the windows in which larger test images are worked through; 0 takes whole images."""
+
+
+@dataclasses.dataclass(frozen=True)
+class NamedSegmentation(NamedRun):
+    """A named segmentation run beside what its paper published.
+
+    Attributes, beside those of `NamedRun`:
+      parameters: exact number.
+      published: mean IoU in percent, or None.
+      statistic: what the published number is.
+    """
+
+    config: SegmentationConfig
+    parameters: int
+    published: float | None = None
+    statistic: str = ""
+
+
+def _wu_2016(dataset: str, epochs: int, parameters: int, published: float, statistic: str, **changes):
+    config = SegmentationConfig(
+        model=SegmentationModelConfig("wider_resnet_38_a1"),
+        dataset=dataset,
+        epochs=epochs,
+        batch_size=16,
+        frozen_statistics=True,
+        coarse_loss=True,
+        ohem_threshold=0.6,
+        ohem_least=256,
+        bias_factor=2.0,
+        augmentation=MaskAugmentation(crop=500, scale_min=0.7, scale_max=1.3, flip=True),
+        optimizer=OptimizerConfig(learning_rate=0.0016, momentum=0.9, weight_decay=5e-4, decay="not_biases"),
+        schedule=ScheduleConfig(kind="linear"),
+        eval_batch_size=16,
+    )
+    deviations = (
+        "starts from --pretrained, the classifier's weights, which the paper trains on ImageNet",
+        "labels and coarse logits are compared at every eighth pixel from the first on",
+    )
+    return NamedSegmentation(
+        dataclasses.replace(config, **changes),
+        f"{WU_2016}, section 5",
+        parameters,
+        published,
+        statistic,
+        deviations=deviations,
+    )
+
+
+CONFIGS: dict[str, NamedSegmentation] = {
+    "quickstart": NamedSegmentation(
+        SegmentationConfig(
+            model=SegmentationModelConfig("resnet_14", output_stride=4, head_width=64, head_dilation=2),
+            dataset="shapes",
+            epochs=24,
+            batch_size=16,
+            augmentation=MaskAugmentation(crop=64, scale_min=0.8, scale_max=1.25, brightness=0.2, contrast=0.2),
+            optimizer=OptimizerConfig(learning_rate=0.05, nesterov=True, weight_decay=5e-4),
+            schedule=ScheduleConfig(kind="one_cycle"),
+            eval_batch_size=64,
+        ),
+        "a first run: a ResNet of output stride 4 on drawn images, minutes on two CPU cores",
+        212_246,
+    ),
+    "resnet_38_a1_voc": _wu_2016("voc", 44, 124_042_581, 80.84, "VOC 2012 val, one model, one scale"),
+    "resnet_38_a1_cityscapes": _wu_2016(
+        *("cityscapes", 140, 124_033_363, 78.08, "Cityscapes val, one scale"),
+        schedule=ScheduleConfig(kind="constant"),
+    ),
+    "resnet_38_a1_ade20k": _wu_2016("scene_parse150", 64, 124_637_142, 43.34, "ADE20K val, one scale"),
+}

@@ -1,0 +1,35 @@
+"""How a command leaves: errors in one line, and what the shell is told."""
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from experiments.engine import TrainingError
+from experiments.interrupt import Interrupted
+from resjax.errors import InputError
+
+
+def exit_code(command: Callable[[], Any]) -> int:
+    """Runs a command; returns its exit code: 0, 1 (training failed), 2 (bad input), 128 + signal (stopped)."""
+    # Orbax logs a failed save with several stack traces; the error below says it in one line.
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    try:
+        command()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except TrainingError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except Interrupted as stop:
+        return stop.exit_code
+    except BrokenPipeError:  # `--help | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except KeyboardInterrupt:
+        print("stopped by Ctrl-C; nothing was saved since the last checkpoint", file=sys.stderr)
+        return 130
+    return 0

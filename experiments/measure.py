@@ -1,0 +1,53 @@
+"""The number that a run is judged by."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from resjax.train import PixelTotals, Sums
+
+
+@dataclasses.dataclass(frozen=True)
+class Measure:
+    """How a task is judged, from the sums of a pass over its images.
+
+    Attributes:
+      key: of the test measure in metrics.jsonl, in percent.
+      label: its name for a person.
+      higher_is_better: whether the best epoch is the one with the largest.
+      record: (sums, "train" or "test") -> lines of metrics.jsonl beside loss and times.
+      of_training: the same measure of the training images, in percent, from a line of metrics.jsonl.
+    """
+
+    key: str
+    label: str
+    higher_is_better: bool
+    record: Callable[[Sums, str], dict[str, Any]]
+    of_training: Callable[[dict[str, Any]], float]
+
+    def lack(self, record: dict[str, Any]) -> float:
+        """What the test measure lacks to perfection, in percent: the smaller the better."""
+        return 100 - record[self.key] if self.higher_is_better else record[self.key]
+
+    def best(self, records: list[dict[str, Any]]) -> dict[str, Any]:
+        """The first of the best records."""
+        return min(records, key=self.lack)
+
+
+def _classified_images(totals, split):
+    record = {f"{split}_accuracy": totals.accuracy()}
+    if split == "test":
+        record["test_error"] = 100 * int(totals.images - totals.correct) / int(totals.images)
+    return record
+
+
+def _classified_pixels(totals: PixelTotals, split):
+    iou = [None if value != value else float(100 * value) for value in totals.class_iou()]  # JSON has no NaN
+    classes = {"test_class_iou": iou} if split == "test" else {}
+    return {f"{split}_accuracy": totals.accuracy(), f"{split}_mean_iou": 100 * totals.mean_iou(), **classes}
+
+
+TEST_ERROR = Measure(
+    "test_error", "error", False, _classified_images, lambda record: 100 * (1 - record["train_accuracy"])
+)
+MEAN_IOU = Measure("test_mean_iou", "mean IoU", True, _classified_pixels, lambda record: record["train_mean_iou"])

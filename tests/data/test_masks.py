@@ -1,0 +1,233 @@
+"""Images with masks: a VOC-style folder, prepared TFDS directories, drawn shapes; every mistake is named."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from resjax import InputError
+from resjax.data import load_masks, mask_dataset_info, shapes
+from resjax.data.augment_masks import IGNORED
+
+RNG = np.random.default_rng(0)
+SIZES = ((6, 9), (8, 5), (7, 7))
+
+
+def _image(height, width):
+    return RNG.integers(0, 256, (height, width, 3)).astype(np.uint8)
+
+
+def _png(array, palette=False):
+    file = io.BytesIO()
+    image = Image.fromarray(array)
+    if palette:
+        image.putpalette(list(range(256)) * 3)
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.fixture
+def voc(tmp_path):
+    """A folder of three images, as PASCAL VOC has them; the images are PNG, so that pixels can be compared."""
+    for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+        (tmp_path / folder).mkdir(parents=True)
+    for i, size in enumerate(SIZES):
+        mask = RNG.integers(0, 21, size).astype(np.uint8)
+        mask[0, 0] = IGNORED
+        (tmp_path / "JPEGImages" / f"im{i}.png").write_bytes(_png(_image(*size)))
+        (tmp_path / "SegmentationClass" / f"im{i}.png").write_bytes(_png(mask, palette=True))
+    (tmp_path / "ImageSets" / "Segmentation" / "train.txt").write_text("im2\nim0\n")
+    (tmp_path / "ImageSets" / "Segmentation" / "val.txt").write_text("im1\n")
+    return tmp_path
+
+
+def test_a_folder_like_voc_is_read_in_the_order_of_its_list(voc):
+    data = load_masks("voc", "train", voc)
+    assert data.images.shape == (2, 7, 9, 3) and data.masks.shape == (2, 7, 9)
+    np.testing.assert_array_equal(data.sizes, [SIZES[2], SIZES[0]])
+    for i, (name, (height, width)) in enumerate((("im2", SIZES[2]), ("im0", SIZES[0]))):
+        image = np.asarray(Image.open(voc / "JPEGImages" / f"{name}.png"))
+        mask = np.asarray(Image.open(voc / "SegmentationClass" / f"{name}.png"))
+        np.testing.assert_array_equal(data.images[i, :height, :width], image)
+        np.testing.assert_array_equal(data.masks[i, :height, :width], mask)
+        assert (data.masks[i, height:] == IGNORED).all() and (data.masks[i, :, width:] == IGNORED).all()
+
+
+def test_own_classes_replace_those_of_voc(voc):
+    (voc / "classes.txt").write_text("sky\nground\n")
+    assert mask_dataset_info("voc", voc).class_names == ("sky", "ground")
+    with pytest.raises(InputError, match=r"im2.png: label \d+ at row .* expected 0 to 1, 255"):
+        load_masks("voc", "train", voc)
+
+
+def _break(voc, what):
+    masks, lists = voc / "SegmentationClass", voc / "ImageSets" / "Segmentation"
+    match what:
+        case "label":
+            mask = np.zeros(SIZES[2], np.uint8)
+            mask[3, 4] = 21
+            (masks / "im2.png").write_bytes(_png(mask, palette=True))
+        case "size":
+            (masks / "im0.png").write_bytes(_png(np.zeros((9, 6), np.uint8)))
+        case "mask":
+            (masks / "im0.png").unlink()
+        case "image":
+            (voc / "JPEGImages" / "im0.png").unlink()
+        case "colour":
+            (masks / "im2.png").write_bytes(_png(_image(*SIZES[2])))
+        case "damaged":
+            (masks / "im2.png").write_bytes(b"\x89PNG no more")
+        case "empty":
+            (lists / "train.txt").write_text("\n")
+        case "split":
+            (lists / "train.txt").rename(lists / "trainaug.txt")
+
+
+MISTAKES = {
+    "label": r"SegmentationClass/im2.png: label 21 at row 3, column 4; expected 0 to 20, 255",
+    "size": r"im0.png: the mask has 6 x 9 pixels, its image .*JPEGImages/im0.png 9 x 6",
+    "mask": r"SegmentationClass/im0.png: the mask is missing",
+    "image": r"JPEGImages/im0.jpg: the image is missing",
+    "colour": r"im2.png: expected an indexed or gray image",
+    "damaged": r"im2.png: damaged or no image",
+    "empty": r"train.txt: the split is empty",
+    "split": r"train.txt: not found; there are trainaug, val",
+}
+
+
+@pytest.mark.parametrize("what", MISTAKES)
+def test_mistakes_in_a_folder_are_named(voc, what):
+    _break(voc, what)
+    with pytest.raises(InputError, match=MISTAKES[what]):
+        load_masks("voc", "train", voc)
+
+
+@pytest.mark.parametrize("what", ["label", "size", "mask", "empty"])
+def test_a_run_says_so_before_it_starts(voc, capsys, tmp_path, what):
+    from experiments import segmentation
+
+    _break(voc, what)
+    workdir = tmp_path / "run"
+    arguments = ("--config", "resnet_38_a1_voc", "--data_dir", str(voc), "--workdir", str(workdir))
+    assert segmentation.main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1 and not workdir.exists()
+
+
+def _prepare(root, name, features, examples, config=""):
+    """A TFDS data directory with one split, as TFDS itself writes it."""
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    version = root / name / config / "1.0.0"
+    version.mkdir(parents=True)
+    specs = tfds.features.FeaturesDict({key: tfds.features.Image(shape=(None, None, None)) for key in features})
+    records = []
+    for values in examples:
+        example = tf_example_pb2.Example()
+        for key, value in zip(features, values, strict=True):
+            example.features.feature[key].bytes_list.value.append(value)
+        records.append(example.SerializeToString())
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    writer = ArrayRecordWriter(str(version / f"{name}-train.array_record-00000-of-00001"), "group_size:1")
+    for record in records:
+        writer.write(record)
+    writer.close()
+    info = tfds.core.DatasetInfo(
+        builder=tfds.core.DatasetIdentity(
+            name=name, version="1.0.0", data_dir=str(version), module_name="", config_name=config or None
+        ),
+        features=specs,
+    )
+    info.set_file_format("array_record")
+    template = tfds.core.ShardedFileTemplate(
+        dataset_name=name, data_dir=version, filetype_suffix="array_record", split="train"
+    )
+    split = tfds.core.SplitInfo(name="train", shard_lengths=[len(records)], num_bytes=1, filename_template=template)
+    info.set_splits(tfds.core.splits.SplitDict([split]))
+    info.write_to_directory(version)
+    return root
+
+
+# TFDS's names of image and mask, stored values, their labels.
+PREPARED = {
+    "oxford_iiit_pet": (("image", "segmentation_mask"), "", [1, 2, 3], [0, 1, 2]),
+    "scene_parse150": (("image", "annotation"), "", [0, 1, 150], [IGNORED, 0, 149]),
+    "cityscapes": (
+        ("image_left", "segmentation_label"),
+        "semantic_segmentation",
+        [0, 7, 33, 9],
+        [IGNORED, 0, 18, IGNORED],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PREPARED)
+def test_prepared_directories_are_read_without_tensorflow(tmp_path, name):
+    features, config, stored, labels = PREPARED[name]
+    images = [_image(4, len(stored)), _image(3, len(stored))]
+    masks = [np.tile(np.array(stored, np.uint8), (len(image), 1)) for image in images]
+    if name == "scene_parse150":  # stored as three equal channels
+        files = [_png(np.repeat(mask[..., None], 3, -1)) for mask in masks]
+    else:
+        files = [_png(mask) for mask in masks]
+    _prepare(tmp_path, name, features, [(_png(i), m) for i, m in zip(images, files, strict=True)], config)
+    data = load_masks(name, "train", tmp_path)
+    np.testing.assert_array_equal(data.sizes, [image.shape[:2] for image in images])
+    np.testing.assert_array_equal(data.images[0], images[0])
+    np.testing.assert_array_equal(data.masks[0], np.tile(labels, (4, 1)))
+    assert (data.masks[1, 3:] == IGNORED).all()
+    assert mask_dataset_info(name).num_classes == {"oxford_iiit_pet": 3, "scene_parse150": 150, "cityscapes": 19}[name]
+
+
+def test_a_stored_label_outside_the_classes_is_named_with_its_example(tmp_path):
+    mask = np.array([[1, 2], [3, 4]], np.uint8)
+    _prepare(tmp_path, "oxford_iiit_pet", ("image", "segmentation_mask"), [(_png(_image(2, 2)), _png(mask))])
+    with pytest.raises(InputError, match=r"mask of example 0: label 4 at row 1, column 1; expected 1 to 3"):
+        load_masks("oxford_iiit_pet", "train", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("vocc", "train"), "unknown dataset with masks 'vocc'; did you mean 'voc'"),
+        (("shapes", "val"), "unknown split of shapes 'val'"),
+        (("voc", "train"), "give the folder"),
+        (("cityscapes", "train", "/nowhere"), "cityscapes not found: looked for .*tfds build cityscapes"),
+    ],
+)
+def test_what_is_not_there_is_named(arguments, message):
+    with pytest.raises(InputError, match=message):
+        load_masks(*arguments)
+
+
+def test_shapes_are_the_same_everywhere_and_their_masks_exact():
+    draws = [shapes.draw(np.random.default_rng((5, i))) for i in range(12)]
+    again = [shapes.draw(np.random.default_rng((5, i))) for i in range(12)]
+    for (image, mask), (image_again, mask_again) in zip(draws, again, strict=True):
+        np.testing.assert_array_equal(image, image_again)
+        np.testing.assert_array_equal(mask, mask_again)
+    images, masks = (np.stack(arrays) for arrays in zip(*draws, strict=True))
+    assert images.shape == (12, 64, 64, 3) and images.dtype == masks.dtype == np.uint8
+    assert set(np.unique(masks)) == set(range(len(shapes.CLASS_NAMES)))
+    # Without its noise an image is smooth but at the outlines of the mask.
+    steps = np.abs(np.diff(images.astype(float), axis=2)).mean(-1)
+    edges = np.diff(masks, axis=2) != 0
+    assert steps[edges].mean() > 3 * steps[~edges].mean()
+
+
+@pytest.mark.parametrize(
+    ("name", "inside", "outside"),
+    [
+        ("disk", (0, 0), (0.7, 0.7)),
+        ("ring", (0, 0.75), (0, 0)),
+        ("square", (0.7, 0.7), (0, 0.9)),
+        ("triangle", (0, 1), (0, -0.7)),
+        ("cross", (0.9, 0), (0.5, 0.5)),
+    ],
+)
+def test_outlines(name, inside, outside):
+    outline = shapes._OUTLINES[name]
+    assert outline(*map(np.float64, inside)) and not outline(*map(np.float64, outside))
