@@ -47,7 +47,7 @@ def test_every_place_is_reached_and_nothing_from_outside_of_an_image():
         assert image[..., 0][inside].max() <= height - 1 and image[..., 1][inside].max() <= width - 1
         assert mask[inside].max() < height
     seen = images[0::3][images[0::3][..., 2] > 0.5]
-    assert (seen[:, :2].min(0) < 0.5).all() and (seen[:, :2].max(0) > (10.5, 14.5)).all()
+    assert (seen[:, :2].min(0) < 1.5).all() and (seen[:, :2].max(0) > (9.5, 13.5)).all()
 
 
 def test_scales_and_flips_are_drawn_for_each_image_within_their_limits():
