@@ -210,7 +210,9 @@ def print_configs(program: str, configs: Mapping[str, NamedSegmentation]) -> Non
         pad_edge=False,
     )
     for column in ("config", "dataset", "parameters", "published mean IoU %", "epochs", "recipe"):
-        table.add_column(column, justify="right" if column in ("parameters", "epochs") else "left", no_wrap=True)
+        table.add_column(
+            column, justify="right" if column in ("parameters", "epochs") else "left", no_wrap=column != "recipe"
+        )
     for name, named in configs.items():
         published = "-" if named.published is None else f"{named.published:.2f}"
         config = named.config
