@@ -210,9 +210,11 @@ def print_configs(program: str, configs: Mapping[str, NamedSegmentation]) -> Non
         pad_edge=False,
     )
     for column in ("config", "dataset", "parameters", "published mean IoU %", "epochs", "recipe"):
-        table.add_column(column, justify="right" if column in ("parameters", "epochs") else "left", no_wrap=True)
+        table.add_column(
+            column, justify="right" if column in ("parameters", "epochs") else "left", no_wrap=column != "recipe"
+        )
     for name, named in configs.items():
-        published = "-" if named.published is None else f"{named.published:.2f} ({named.statistic})"
+        published = "-" if named.published is None else f"{named.published:.2f}"
         config = named.config
         table.add_row(name, config.dataset, f"{named.parameters:,}", published, str(config.epochs), named.source)
     Console(width=None if sys.stdout.isatty() else 160).print(table)
