@@ -15,6 +15,9 @@ from resjax.train.sharding import batch_sharding, check_batch_size, replicated
 from resjax.train.state import TrainState, order_key
 from resjax.train.step import Batch
 
+# Metrics of a step that are means over its images; the others are counts.
+_MEANS = ("loss", "first_layer_gradient")
+
 RunSteps = Callable[..., tuple[TrainState, Sums]]
 
 
@@ -59,7 +62,7 @@ def make_run_steps(train_step: Callable, batch_size: int, mesh: Mesh) -> RunStep
             step = state.step
             state, metrics = train_step(state, batch)
             finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics.pop("gradient_norm"))
-            means = {name: metrics.pop(name) * batch_size for name in ("loss", "first_layer_gradient")}
+            means = {name: metrics.pop(name) * batch_size for name in _MEANS if name in metrics}
             totals = _add(totals, metrics | means).replace(
                 images=totals.images + batch_size, failed_step=jnp.where(finite, NO_FAILURE, step)
             )

@@ -78,5 +78,5 @@ def test_kernels_masks_convolution_and_linear_weights_alone():
 
 
 def test_unknown_decay_is_named():
-    with pytest.raises(InputError, match="'all' or 'kernels', got 'bn'"):
+    with pytest.raises(InputError, match="'all', 'kernels', 'not_biases', got 'bn'"):
         sgd(0.1, decay="bn")
