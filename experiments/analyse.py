@@ -1,9 +1,6 @@
 """Why residual networks work, shown on a network: `python -m experiments.analyse lesion --run WORKDIR`."""
 
-import logging
-import os
 import pathlib
-import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -15,6 +12,7 @@ from rich.table import Table
 
 from experiments.backend import prepare_backend
 from experiments.cifar import describe_devices, git_commit
+from experiments.exit_codes import exit_code
 from experiments.figures import render, to_json, write
 from experiments.report import Section, page
 from experiments.studies import STUDIES, Bench, Options
@@ -28,21 +26,12 @@ ALL = "all"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code: 0, 2 (bad input), 128 + signal (stopped)."""
     console = Console(soft_wrap=True)
-    # Orbax warns of what reading alone means.
-    logging.getLogger("absl").setLevel(logging.CRITICAL)
-    try:
+
+    def command():
         name, options = parse(sys.argv[1:] if arguments is None else arguments)
         run(name, options, console)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:  # `--help | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
-    except KeyboardInterrupt:
-        print("stopped by Ctrl-C; what was drawn before is kept", file=sys.stderr)
-        return 130
-    return 0
+
+    return exit_code(command, kept="what was drawn before is kept")
 
 
 def parse(arguments: Sequence[str]) -> tuple[str, Options]:

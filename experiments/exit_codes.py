@@ -12,8 +12,13 @@ from experiments.interrupt import Interrupted
 from resjax.errors import InputError
 
 
-def exit_code(command: Callable[[], Any]) -> int:
-    """Runs a command; returns its exit code: 0, 1 (training failed), 2 (bad input), 128 + signal (stopped)."""
+def exit_code(command: Callable[[], Any], kept: str = "nothing was saved since the last checkpoint") -> int:
+    """Runs a command; returns its exit code: 0, 1 (training failed), 2 (bad input), 128 + signal (stopped).
+
+    Args:
+      command: called once.
+      kept: what Ctrl-C leaves, for those commands that do not handle it themselves.
+    """
     # Orbax logs a failed save with several stack traces; the error below says it in one line.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
     try:
@@ -30,6 +35,6 @@ def exit_code(command: Callable[[], Any]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except KeyboardInterrupt:
-        print("stopped by Ctrl-C; nothing was saved since the last checkpoint", file=sys.stderr)
+        print(f"stopped by Ctrl-C; {kept}", file=sys.stderr)
         return 130
     return 0
