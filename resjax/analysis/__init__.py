@@ -1,7 +1,4 @@
-"""Why residual networks work: the experiments that explained them, as functions over any trained network.
-
-Each returns arrays; `python -m experiments.analyse` draws them.
-"""
+"""Why residual networks work: the studies that explained them, as functions over any trained network; arrays out."""
 
 from resjax.analysis.depth import (
     block_contributions,

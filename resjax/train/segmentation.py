@@ -8,9 +8,11 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from resjax.data.augment_masks import IGNORED
 from resjax.errors import InputError
 from resjax.train.step import Objective
+
+IGNORED = 255
+"""Label of a pixel that does not count, as `resjax.data` gives it."""
 
 
 def pixel_cross_entropy(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -261,7 +261,11 @@ def test_wrong_names_are_told_what_is_valid(name, message):
         ("resnet_20", {"stage_sizes": (3, 0, 3)}, r"stage_sizes: expected positive integers, got \(3, 0, 3\)"),
         ("resnet_20", {"widths": (16, 32)}, r"stage_sizes \(3, 3, 3\) and widths \(16, 32\)"),
         ("resnet_20", {"kernel_init": "he"}, "unknown kernel_init 'he'.*known: he_normal_fan_in"),
-        ("resnet_20", {"stochastic_depth": 0.5}, "stochastic_depth: expected resjax.StochasticDepth, got 0.5"),
+        (
+            "resnet_20",
+            {"stochastic_depth": 0.5},
+            "expected resjax.StochasticDepth or resjax.EffectivePaths, got 0.5",
+        ),
         ("resnet_20", {"cardinality": 8}, "cardinality, base_width: for bottlenecks only"),
         ("resnet_50", {"bottleneck_stride": "2x2"}, "bottleneck_stride: expected one of '1x1', '3x3', got '2x2'"),
         ("preresnet_110", {"order": "post"}, "order: expected one of 'original', .* got 'post'"),
