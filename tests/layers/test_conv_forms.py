@@ -12,8 +12,9 @@ from flax import linen as nn
 from resjax import InputError
 from resjax.layers import Conv
 
-# Images of a batch: one; a chunk of the kernel gradient's loop; some that no chunk divides; several chunks.
-IMAGES = (1, 3, 32, 37, 64)
+# Images of a batch: one; few; two chunks of the kernel gradient's loop on one device; some that no chunk divides; two
+# chunks on each of the eight devices of the tests.
+IMAGES = (1, 3, 20, 37, 256)
 # Channels of a group, in and out: narrower than a vector, at the edges of the forms, wider.
 CHANNELS = ((1, 1), (3, 16), (4, 4), (8, 12), (12, 8), (16, 15), (5, 32), (40, 7))
 KERNELS = ((1, 1), (3, 3), (7, 7), (1, 3), (5, 1))
