@@ -42,7 +42,8 @@ def make_run_steps(train_step: Callable, batch_size: int, mesh: Mesh) -> RunStep
     It takes `count` steps in a compiled loop. Step i trains on images order[(first + i) * batch_size :][:batch_size]
     of the resident `data`. `count` is data, not shape: one compilation serves every length, and the cut of an epoch
     into calls changes no bit of the result. The loop ends early, with `totals.failed_step` set, at a loss or gradient
-    that is not finite. `state` is donated; `totals` is not, so that the host can read it while the next call runs.
+    that is not finite. What `train_step` reports beside `loss` and `gradient_norm` is added to the field of `totals` of
+    its name. `state` is donated; `totals` is not, so that the host can read it while the next call runs.
 
     Raises:
       InputError: where `batch_size` is not a multiple of the number of devices.

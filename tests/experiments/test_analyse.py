@@ -1,6 +1,7 @@
 """The analyse command: what it reads, writes and says, and how it leaves."""
 
 import dataclasses
+import functools
 import json
 import re
 
@@ -17,16 +18,9 @@ from experiments.subject import load_run
 from experiments.workdir import METRIC_KEYS, Workdir
 from resjax import InputError, StochasticDepth, create_model, save_pretrained, train
 from resjax.train import Checkpoints, Totals
+from tests.experiments.command import outcome
 
-
-def _main(capsys, *arguments):
-    """(exit code, standard output, standard error)."""
-    try:
-        code = analyse.main(arguments)
-    except SystemExit as stop:
-        code = stop.code
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
+_main = functools.partial(outcome, analyse.main)
 
 
 def _write_run(path, config, errors=(50.0, 40.0)):

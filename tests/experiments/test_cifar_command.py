@@ -1,5 +1,6 @@
 """The command line: what it accepts, what it says, and how it leaves."""
 
+import functools
 import json
 import re
 
@@ -7,16 +8,9 @@ import pytest
 
 from experiments import cifar
 from experiments.configs.cifar import CONFIGS
+from tests.experiments.command import outcome
 
-
-def _main(capsys, *arguments):
-    """(exit code, standard output, standard error)."""
-    try:
-        code = cifar.main(arguments)
-    except SystemExit as stop:
-        code = stop.code
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
+_main = functools.partial(outcome, cifar.main)
 
 
 @pytest.mark.quick

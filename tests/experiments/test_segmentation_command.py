@@ -1,6 +1,7 @@
 """Training, resuming and using a segmentation network from the command line."""
 
 import dataclasses
+import functools
 import json
 import re
 
@@ -18,19 +19,13 @@ from resjax import create_model, save_pretrained
 from resjax.data import MaskDataset, shapes
 from resjax.data.augment_masks import IGNORED
 from resjax.models import parameter_count
+from tests.experiments.command import outcome
 from tests.experiments.test_engine import _stop_at
 
 SHORT = "--config quickstart --model.name resnet_8 --model.head_width 8 --epochs 2 --batch_size 8 --eval_batch_size 8"
 
 
-def _main(capsys, *arguments):
-    """(exit code, standard output, standard error)."""
-    try:
-        code = segmentation.main([str(argument) for argument in arguments])
-    except SystemExit as stop:
-        code = stop.code
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
+_main = functools.partial(outcome, segmentation.main)
 
 
 @pytest.fixture(scope="module", autouse=True)
