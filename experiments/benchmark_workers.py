@@ -118,6 +118,7 @@ class _Resjax:
         from jax import lax
 
         from resjax import model_info, train
+        from resjax.layers import split_batch
 
         info = model_info(name.partition("@")[0])
         model = create_network(name, dtype=jnp.dtype(dtype), **form)
@@ -134,7 +135,8 @@ class _Resjax:
         self._batch = jax.device_put((images, labels), split)
 
         def run(state, batch):
-            return lax.fori_loop(0, steps, lambda _, state: step(state, batch)[0], state)
+            with split_batch(mesh):
+                return lax.fori_loop(0, steps, lambda _, state: step(state, batch)[0], state)
 
         started = time.perf_counter()
         traced = jax.jit(run, donate_argnums=0, out_shardings=whole).trace(state, self._batch)

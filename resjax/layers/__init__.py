@@ -2,7 +2,7 @@
 
 from resjax.layers.activation import relu
 from resjax.layers.block import ORDERS, PRE_ACTIVATION, SHORTCUTS, ConvSpec, ResidualBlock
-from resjax.layers.conv import CONV_OUTPUT, Conv, conv2d, plain_convolutions
+from resjax.layers.conv import CONV_OUTPUT, Conv, conv2d, plain_convolutions, split_batch
 from resjax.layers.gates import Gates, run_if_active, scale
 from resjax.layers.head import ClassifierHead
 from resjax.layers.initializers import INITIALIZERS, initializer
@@ -51,5 +51,6 @@ __all__ = [
     "relu",
     "run_if_active",
     "scale",
+    "split_batch",
     "subsample_and_pad",
 ]

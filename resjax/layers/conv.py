@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
+from jax.sharding import Mesh
 
 from resjax.errors import InputError
 from resjax.layers.conv_forms import Geometry, conv_cpu, conv_xla
@@ -18,6 +19,7 @@ from resjax.layers.initializers import initializer
 CONV_OUTPUT = "conv_output"
 """Name of every convolution's output, for policies of what to keep for the gradient."""
 
+_MESH = contextvars.ContextVar("mesh of a batch", default=None)
 _PLAIN = contextvars.ContextVar("plain_convolutions", default=False)
 
 
@@ -89,22 +91,45 @@ def plain_convolutions() -> Iterator[None]:
         _PLAIN.reset(token)
 
 
-def conv2d(
-    x: jax.Array, kernel: jax.Array, strides: int, padding: tuple[int, int], dilation: int = 1, groups: int = 1
-) -> jax.Array:
-    """Convolves x [N, H, W, C_in] with kernel [kh, kw, C_in / groups, C_out]; the place where the form is chosen.
+@contextlib.contextmanager
+def split_batch(mesh: Mesh) -> Iterator[None]:
+    """What is traced inside reads batches that are split over `mesh`, along its one axis.
 
-    On CPU it is `conv_cpu`, which has no forward-mode derivative (`jax.jvp`). Elsewhere, with RESJAX_CONV=xla in the
-    environment, and under `plain_convolutions`, it is XLA's own convolution.
+    Results do not depend on it; where a form of the convolution needs a loop over images, each device then runs its
+    own.
+    """
+    token = _MESH.set(mesh)
+    try:
+        yield
+    finally:
+        _MESH.reset(token)
+
+
+def faster_forms() -> bool:
+    """Whether what is traced now takes this library's own forms of an operation, not XLA's: the one place of choice.
+
+    On CPU it does, but not with RESJAX_CONV=xla in the environment, nor under `plain_convolutions`. Own forms have no
+    forward-mode derivative (`jax.jvp`).
 
     Raises:
       InputError: for another value of RESJAX_CONV.
     """
-    (top, left) = padding
-    geometry = Geometry(((top, top), (left, left)), strides, dilation, groups=groups)
     choice = os.environ.get("RESJAX_CONV", "auto")
     if choice not in ("auto", "xla"):
         raise InputError(f"RESJAX_CONV: expected 'auto' or 'xla', got {choice!r}")
-    if choice == "auto" and jax.default_backend() == "cpu" and not _PLAIN.get():
-        return conv_cpu(x, kernel, geometry)
+    return choice == "auto" and jax.default_backend() == "cpu" and not _PLAIN.get()
+
+
+def conv2d(
+    x: jax.Array, kernel: jax.Array, strides: int, padding: tuple[int, int], dilation: int = 1, groups: int = 1
+) -> jax.Array:
+    """Convolves x [N, H, W, C_in] with kernel [kh, kw, C_in / groups, C_out], as `conv_cpu` or as XLA does.
+
+    Raises:
+      InputError: for an unknown value of RESJAX_CONV.
+    """
+    (top, left) = padding
+    geometry = Geometry(((top, top), (left, left)), strides, dilation, groups=groups)
+    if faster_forms():
+        return conv_cpu(x, kernel, geometry, _MESH.get())
     return conv_xla(x, kernel, geometry)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.sharding import Mesh, PartitionSpec
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 # A step of the loop that accumulates a kernel gradient takes so many images of a device at most, and no more of dy than
@@ -47,9 +48,11 @@ def conv_xla(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
     )
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def conv_cpu(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def conv_cpu(x: jax.Array, kernel: jax.Array, geometry: Geometry, mesh: Mesh | None = None) -> jax.Array:
     """The same: 1x1 convolutions as matrix products, narrow ones a few pixels at a time, groups one by one.
+
+    `mesh` is that of the devices that share the batch, split along its one axis; None where that is not known.
 
     Both gradients are written as forward convolutions: inside `lax.scan` and `lax.while_loop` XLA's CPU backend runs
     those that autodiff writes, with their other layouts, in a naive kernel, 30 to 50 times slower.
@@ -57,12 +60,12 @@ def conv_cpu(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
     return _forward(x, kernel, geometry)
 
 
-def _conv_cpu_forward(x, kernel, geometry):
+def _conv_cpu_forward(x, kernel, geometry, mesh):
     # asarray: jax 0.7 hands a NumPy constant of a traced function on as an array without methods.
     return _forward(x, kernel, geometry), (jnp.asarray(x), jnp.asarray(kernel))
 
 
-def _conv_cpu_backward(geometry, residuals, dy):
+def _conv_cpu_backward(geometry, mesh, residuals, dy):
     x, kernel = residuals
     strides, dilation, groups = geometry.strides, geometry.dilation, geometry.groups
     input_pads, kernel_pads = [], []
@@ -76,7 +79,8 @@ def _conv_cpu_backward(geometry, residuals, dy):
     turned = jnp.flip(kernel, (0, 1)).reshape(kh, kw, c_in, groups, c_out // groups)
     turned = turned.transpose(0, 1, 4, 3, 2).reshape(kh, kw, c_out // groups, groups * c_in)
     dx = _forward(dy, turned, Geometry(tuple(input_pads), 1, dilation, strides, groups))
-    return dx, _kernel_gradient(x, dy, kernel.shape, geometry._replace(pads=tuple(kernel_pads)))
+    geometry = geometry._replace(pads=tuple(kernel_pads))
+    return dx, _kernel_gradient(x, dy, kernel.shape, geometry, mesh)
 
 
 conv_cpu.defvjp(_conv_cpu_forward, _conv_cpu_backward)
@@ -170,18 +174,37 @@ def _to_back(x):
     return x.reshape(*x.shape[:3], -1)
 
 
-def _kernel_gradient(x, dy, kernel_shape, geometry):
+def _kernel_gradient(x, dy, kernel_shape, geometry, mesh):
+    """The kernel gradient; each device sums its own images', and the sums meet once, behind all loops.
+
+    Left to XLA, they would meet in each trip of a loop: devices then wait for each other as often, and for ever where
+    XLA starts another reduction on the threads that are left meanwhile.
+    """
+    if mesh is not None and x.shape[0] % mesh.size == 0:
+        (axis,) = mesh.axis_names
+
+        def own(x, dy):
+            return lax.psum(_device_gradient(x, dy, kernel_shape, geometry), axis)
+
+        split = PartitionSpec(axis)
+        # check_vma=False: loops would have to say of their zeros that they differ from device to device.
+        gradient = jax.shard_map(own, mesh=mesh, in_specs=(split, split), out_specs=PartitionSpec(), check_vma=False)
+        return gradient(x, dy)
+    return _device_gradient(x, dy, kernel_shape, geometry, may_be_split=jax.device_count() > 1)
+
+
+def _device_gradient(x, dy, kernel_shape, geometry, may_be_split=False):
     groups = geometry.groups
     if groups == 1:
-        return _accumulated_gradient(x, dy, kernel_shape, geometry)
+        return _accumulated_gradient(x, dy, kernel_shape, geometry, may_be_split)
     merged = _groups_to_merge(kernel_shape[2], groups)
     count, single = groups // merged, geometry._replace(groups=1)
     shape = (*kernel_shape[:2], merged * kernel_shape[2], kernel_shape[3] // count)
 
     def gradient(parts):
-        return _accumulated_gradient(*parts, shape, single)
+        return _accumulated_gradient(*parts, shape, single, may_be_split)
 
-    if count <= _UNROLLED_GROUPS:
+    if count <= _UNROLLED_GROUPS or may_be_split:
         parts = zip(jnp.split(x, count, axis=-1), jnp.split(dy, count, axis=-1), strict=True)
         blocks = jnp.stack([gradient(part) for part in parts])
     else:
@@ -189,7 +212,7 @@ def _kernel_gradient(x, dy, kernel_shape, geometry):
     return _diagonal_blocks(blocks, groups, merged)
 
 
-def _accumulated_gradient(x, dy, kernel_shape, geometry):
+def _accumulated_gradient(x, dy, kernel_shape, geometry, may_be_split):
     """The kernel gradient in chunks of images, accumulated in a loop.
 
     What a loop reads is in memory, whereas outside one XLA fuses the transposition of x with all that computed x, and
@@ -198,14 +221,13 @@ def _accumulated_gradient(x, dy, kernel_shape, geometry):
     if kernel_shape[:2] == (1, 1) and max(map(max, geometry.pads)) <= 0:
         return _pointwise_gradient(x[:, :: geometry.strides, :: geometry.strides], dy)[None, None]
     images = x.shape[0]
-    chunk = _chunk(images, dy)
+    chunk = images if may_be_split else _chunk(images, dy)
     if chunk == images:
         return _chunk_gradient(x, dy, kernel_shape, geometry)
-    # Image i of a chunk comes from the i-th part of the batch: a batch that is split over devices stays where it is.
-    x, dy = (array.reshape(chunk, images // chunk, *array.shape[1:]) for array in (x, dy))
+    x, dy = (array.reshape(images // chunk, chunk, *array.shape[1:]) for array in (x, dy))
 
     def add(i, total):
-        part = (lax.dynamic_index_in_dim(array, i, axis=1, keepdims=False) for array in (x, dy))
+        part = (lax.dynamic_index_in_dim(array, i, keepdims=False) for array in (x, dy))
         return total + _chunk_gradient(*part, kernel_shape, geometry)
 
     # Sums of bfloat16 chunks would be rounded once a chunk.
@@ -214,13 +236,10 @@ def _accumulated_gradient(x, dy, kernel_shape, geometry):
 
 
 def _chunk(images, dy):
-    """Images in a step of the loop, all devices together: a batch is split over them."""
-    devices = jax.device_count()
-    devices = devices if images % devices == 0 else 1
-    own = images // devices
+    """Images in a step of the loop."""
     most = min(_CHUNK_IMAGES, _CHUNK_BYTES // (dy[0].size * dy.dtype.itemsize))
-    chunk = max(size for size in range(1, max(1, most) + 1) if own % size == 0)
-    return devices * (own if chunk < most // 4 else chunk)
+    chunk = max(size for size in range(1, max(1, most) + 1) if images % size == 0)
+    return images if chunk < most // 4 else chunk
 
 
 def _pointwise_gradient(x, dy):

@@ -10,6 +10,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh
 
+from resjax.layers import split_batch
 from resjax.train.metrics import NO_FAILURE, Sums
 from resjax.train.sharding import batch_sharding, check_batch_size, replicated
 from resjax.train.state import TrainState, order_key
@@ -61,7 +62,8 @@ def make_run_steps(train_step: Callable, batch_size: int, mesh: Mesh) -> RunStep
             index = lax.dynamic_slice(order, ((first + i) * batch_size,), (batch_size,))
             batch = tuple(lax.with_sharding_constraint(array[index], split) for array in data)
             step = state.step
-            state, metrics = train_step(state, batch)
+            with split_batch(mesh):
+                state, metrics = train_step(state, batch)
             finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics.pop("gradient_norm"))
             means = {name: metrics.pop(name) * batch_size for name in _MEANS if name in metrics}
             totals = _add(totals, metrics | means).replace(

@@ -1,5 +1,6 @@
 """Every form of the convolution against `flax.linen.Conv`, in value and both gradients, over generated shapes."""
 
+import functools
 import itertools
 import random
 
@@ -10,10 +11,11 @@ import pytest
 from flax import linen as nn
 
 from resjax import InputError
-from resjax.layers import Conv
+from resjax.layers import Conv, split_batch
+from resjax.train import batch_sharding, data_mesh
 
-# Images of a batch: one; few; two chunks of the kernel gradient's loop on one device; some that no chunk divides; two
-# chunks on each of the eight devices of the tests.
+# Images of a batch, on one device: one; few; two chunks of the kernel gradient's loop; some that no chunk divides; on
+# eight devices: two chunks on each.
 IMAGES = (1, 3, 20, 37, 256)
 # Channels of a group, in and out: narrower than a vector, at the edges of the forms, wider.
 CHANNELS = ((1, 1), (3, 16), (4, 4), (8, 12), (12, 8), (16, 15), (5, 32), (40, 7))
@@ -50,8 +52,10 @@ def both(case, padding=None, dtype=jnp.float64):
 def value_and_gradients(layer, variables, x, seed=2):
     shape = jax.eval_shape(layer.apply, variables, x)
     dy = np.random.default_rng(seed).normal(size=shape.shape).astype(shape.dtype)
+    mesh = data_mesh(jax.devices() if len(x) % 8 == 0 else jax.devices()[:1])
 
     @jax.jit
+    @split_batch(mesh)
     def run(variables, x, dy):
         y, pull = jax.vjp(layer.apply, variables, x)
         return y, *jax.tree.leaves(pull(dy))
@@ -92,6 +96,23 @@ def test_bfloat16_stays_within_its_rounding_of_float64(kernel_size, groups, floa
     for a, b in zip(found, wanted, strict=True):
         error = np.abs(np.asarray(a, np.float64) - np.asarray(b)).max()
         assert error < 0.03 * np.abs(b).max()
+
+
+def test_devices_meet_once_whatever_the_loops():
+    x = jnp.ones((256, 8, 8, 16))
+    layer = Conv(16)
+    variables = layer.init(jax.random.key(0), x)
+    mesh = data_mesh()
+
+    @functools.partial(jax.jit, in_shardings=(None, batch_sharding(mesh)))
+    @split_batch(mesh)
+    def gradient(variables, x):
+        return jax.grad(lambda variables: jnp.square(layer.apply(variables, x)).sum())(variables)
+
+    program = gradient.lower(variables, x).compile().as_text()
+    assert " while(" in program
+    assert program.count(" all-reduce(") == 1
+    assert program.index(" while(") < program.index(" all-reduce(")
 
 
 def primitives(monkeypatch, choice):
