@@ -13,9 +13,13 @@ from resjax.layers.pool import max_pool
 REMAT_POLICIES = {
     "none": jax.checkpoint_policies.everything_saveable,
     "full": jax.checkpoint_policies.nothing_saveable,
-    "convs": jax.checkpoint_policies.save_only_these_names(CONV_OUTPUT),
+    "convs": jax.checkpoint_policies.save_from_both_policies(
+        jax.checkpoint_policies.save_only_these_names(CONV_OUTPUT),
+        lambda operation, *_, **__: operation.name in ("reduce_sum", "random_bits"),
+    ),
 }
-"""What a block keeps for its gradient: all that autodiff asks for; its input; or its convolutions' outputs as well."""
+"""What a block keeps for its gradient: all that autodiff asks for; its input; or also what costs more than a pass over
+it, its convolutions' outputs, their statistics and what it drew."""
 
 
 class StageSpec(NamedTuple):
@@ -41,7 +45,8 @@ class Stage(nn.Module):
       spec: what the stage consists of.
       first_block: index of the stage's first block among the gates of the network.
       scan: whether all blocks but the first are one loop (`flax.linen.scan`), their variables stacked along a first
-        axis: compile time then does not grow with depth.
+        axis: compile time then does not grow with depth. What a scanned block keeps for its gradient is copied, so that
+        "none" is "convs" there.
       remat: a name in `REMAT_POLICIES`.
     """
 
@@ -57,8 +62,9 @@ class Stage(nn.Module):
         def run(block, x, gates):
             return block(x, gates, train)
 
-        if self.remat != "none":
-            run = nn.remat(run, policy=REMAT_POLICIES[self.remat], prevent_cse=not self.scan)
+        remat = "convs" if self.scan and self.remat == "none" else self.remat
+        if remat != "none":
+            run = nn.remat(run, policy=REMAT_POLICIES[remat], prevent_cse=not self.scan)
         if self.spec.pool:
             x = max_pool(x)
         first, end = self.first_block, self.first_block + self.spec.num_blocks

@@ -193,9 +193,10 @@ class ResidualNetwork(NormalizedNetwork):
       stem: "cifar" or "imagenet", see `resjax.layers.Stem`.
       scan: whether the blocks of one shape in a stage are one compiled loop with stacked variables (see
         `resjax.models.restack` for the way between the forms): True, False, or "auto", from ten blocks a stage on.
-      remat: what blocks keep for the gradient: "none" means all, "convs" their input and their convolutions' outputs,
-        "full" their input alone; the rest is computed again. XLA's CPU backend merges what is computed twice outside
-        loops, so that there it saves memory in scanned stages only.
+      remat: what blocks keep for the gradient: "none" means all, "convs" their input, their convolutions' outputs and
+        statistics, "full" their input alone; the rest is computed again. Scanned blocks keep "convs" at most, since
+        what they keep is copied. XLA's CPU backend merges what is computed twice outside loops, so that there it saves
+        memory in scanned stages only.
     """
 
     stem: str = "cifar"
