@@ -141,11 +141,27 @@ def check_values(config: RunConfig, train_images: int) -> None:
     if not config.checkpoint_minutes > 0:
         raise InputError(f"--checkpoint_minutes: expected a number > 0, got {config.checkpoint_minutes}")
     mesh = train.data_mesh()
+    check_parts(config)
     for field in ("batch_size", "eval_batch_size"):
         try:
             train.check_batch_size(getattr(config, field), mesh)
         except InputError as error:
             raise InputError(str(error).replace("batch_size", f"--{field}", 1)) from None
+
+
+def check_parts(config: RunConfig) -> None:
+    """Raises InputError where micro-batches and BN groups do not divide the batch."""
+    if config.micro_batches < 1:
+        raise InputError(f"--micro_batches: expected a positive integer, got {config.micro_batches}")
+    scope = config.model.norm_scope
+    if isinstance(scope, int) and scope < 1:
+        raise InputError(f"--model.norm_scope: expected global or a positive integer, got {scope}")
+    unit = config.micro_batches * (scope if isinstance(scope, int) else 1)
+    if config.batch_size % unit:
+        raise InputError(
+            f"--batch_size: {config.batch_size} is no multiple of {unit} (--micro_batches times the images that"
+            " --model.norm_scope takes together)"
+        )
 
 
 def build(

@@ -136,7 +136,12 @@ class Engine:
         config, task, mesh = self._config, self._task, self._mesh
         whole = train.replicated(mesh)
         step = train.make_train_step(
-            task.model, task.optimizer, task.prepare, average_decay=config.average_decay, objective=task.objective
+            task.model,
+            task.optimizer,
+            task.prepare,
+            average_decay=config.average_decay,
+            objective=task.objective,
+            micro_batches=config.micro_batches,
         )
         self._run_steps = train.make_run_steps(step, config.batch_size, mesh)
         eval_step = task.eval_step or train.make_eval_step(task.model, task.normalize)

@@ -34,6 +34,9 @@ class ModelConfig:
     active_blocks: int | None = None
     """Residual networks: train with exactly so many blocks, drawn anew for each mini-batch."""
 
+    norm_scope: Literal["global"] | int | None = None
+    """Images that BN normalises together, on any devices: global (the whole batch), or so many consecutive ones."""
+
     def overrides(self) -> dict[str, Any]:
         """The fields that are set, as arguments of `resjax.create_model`."""
         fields = {key: value for key, value in dataclasses.asdict(self).items() if value is not None}
@@ -115,6 +118,8 @@ class RunConfig:
     """Passes over the training images; the incomplete last batch of each is skipped."""
     batch_size: int = 128
     """Images in a step, over all devices."""
+    micro_batches: int = 1
+    """Parts of a batch that go through the network one after another, for less memory; one update of all."""
     seed: int = 0
     """Seed of the initial parameters, the data order, augmentation and dropout."""
     dtype: Literal["float32", "bfloat16"] = "float32"
