@@ -24,6 +24,7 @@ from experiments.dry_run import print_dry_run
 from experiments.engine import Engine, Task
 from experiments.exit_codes import exit_code
 from experiments.measure import TEST_ERROR, Measure
+from experiments.processes import join_processes
 from experiments.workdir import Workdir, default_workdir
 from resjax import create_model, train
 from resjax.data import Dataset, dataset_info, load_dataset
@@ -54,7 +55,8 @@ def run(name: str, named: NamedConfig, config: Config, console: Console) -> dict
     info = dataset_info(config.dataset)
     train_images = info.split_sizes["train"]
     check_sizes(config, train_images)
-    prepare_backend((config.batch_size, config.eval_batch_size), config.compilation_cache)
+    prepare_backend((config.batch_size, config.eval_batch_size), config.compilation_cache, join_processes(config))
+    console.quiet = jax.process_index() > 0
     check_values(config, train_images)
     model, optimizer, schedule = build(config, info.num_classes, train_images)
     image_shape = (*info.image_shape[:2], 3)
@@ -216,12 +218,13 @@ def as_rgb(data: Dataset) -> Dataset:
 
 def open_workdir(name: str, config: RunConfig, changed: dict[str, Any], console: Console) -> Workdir:
     """The workdir of a run, checked against `--resume`; nothing in it is lost."""
-    workdir = Workdir(config.workdir or default_workdir(name, changed.items()))
-    if config.resume == "never" and workdir.holds_run():
+    workdir = Workdir(config.workdir or default_workdir(name, changed.items()), writes=jax.process_index() == 0)
+    if config.resume == "never" and workdir.holds_run() and workdir.writes:
         console.print(f"an earlier run was moved to {workdir.move_aside()}", highlight=False)
     if config.resume == "must" and not any((workdir.checkpoints / "latest").glob("*")):
         raise InputError(f"--resume must: {workdir.path} holds no checkpoint; check --workdir, or use --resume auto")
     workdir.check_config(config)
+    train.wait_for_processes("workdir")
     return workdir
 
 

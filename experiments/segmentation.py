@@ -19,6 +19,7 @@ from experiments.dry_run import print_dry_run
 from experiments.engine import Engine, Task
 from experiments.exit_codes import exit_code
 from experiments.measure import MEAN_IOU
+from experiments.processes import join_processes
 from resjax import create_model, from_pretrained, load_torch_weights, train
 from resjax.data import MaskDataset, load_masks, mask_dataset_info
 from resjax.data.augment_masks import augment_with_masks
@@ -56,7 +57,8 @@ def run(name: str, named: NamedSegmentation, config: SegmentationConfig, console
     """
     info = mask_dataset_info(config.dataset, config.data_dir)
     check_options(config)
-    prepare_backend((config.batch_size, config.eval_batch_size), config.compilation_cache)
+    prepare_backend((config.batch_size, config.eval_batch_size), config.compilation_cache, join_processes(config))
+    console.quiet = jax.process_index() > 0
     train_data, test_data = (load_masks(config.dataset, split, config.data_dir) for split in splits(config))
     train_images = len(train_data.images)
     check_values(config, train_images)

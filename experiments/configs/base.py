@@ -144,6 +144,12 @@ class RunConfig:
     """Residual networks: what blocks keep for the gradient: all, their convolutions' outputs, their input."""
     compilation_cache: str = run_only("auto")
     """Folder of compiled programs, so that the next start is faster; auto: in the user's cache folder; off: none."""
+    coordinator: str | None = run_only(None)
+    """HOST:PORT of process 0 in a run of several processes; TPU pods, GKE, SLURM and Open MPI say it themselves."""
+    num_processes: int | None = run_only(None)
+    """How many processes there are; with --coordinator."""
+    process_id: int | None = run_only(None)
+    """Which of them this is, from 0; with --coordinator."""
     tensorboard: bool = run_only(False)
     """Also write TensorBoard event files."""
     dry_run: bool = run_only(False)

@@ -11,7 +11,7 @@ from jax import lax
 from jax.sharding import Mesh
 
 from resjax.train.metrics import NO_FAILURE, Sums
-from resjax.train.sharding import batch_sharding, check_batch_size, replicated
+from resjax.train.sharding import batch_sharding, check_batch_size, put_whole, replicated
 from resjax.train.state import TrainState, order_key
 from resjax.train.step import Batch
 
@@ -30,10 +30,7 @@ def epoch_order(seed: jax.Array, epoch: jax.Array, size: int) -> jax.Array:
 def put_resident(data: Batch, mesh: Mesh, multiple: int = 1) -> Batch:
     """Copies images and labels to every device, zero-padded at the end to a multiple of `multiple` images."""
     padding = -len(data[0]) % multiple
-    return tuple(
-        jax.device_put(np.pad(array, ((0, padding), *((0, 0) for _ in array.shape[1:]))), replicated(mesh))
-        for array in data
-    )
+    return tuple(put_whole(np.pad(array, ((0, padding), *((0, 0) for _ in array.shape[1:]))), mesh) for array in data)
 
 
 def make_run_steps(train_step: Callable, batch_size: int, mesh: Mesh) -> RunSteps:
