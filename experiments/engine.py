@@ -146,7 +146,14 @@ class Engine:
     def _set_up(self) -> None:
         """Compiled functions, resident data, and the state: new, or the newest checkpoint's."""
         config, task, mesh = self._config, self._task, self._mesh
-        whole = train.replicated(mesh)
+
+        def new_state(variables):
+            shape, averages = task.train_data[0].shape[1:], config.average_decay > 0
+            return train.create_state(task.model, task.optimizer, config.seed, shape, averages, variables)
+
+        variables = None if task.variables is None else train.put_whole(task.variables, mesh)
+        sharding = train.state_sharding(jax.eval_shape(new_state, variables), mesh, config.shard_state)
+        self._state = jax.jit(new_state, out_shardings=sharding)(variables)
         step = train.make_train_step(
             task.model,
             task.optimizer,
@@ -154,20 +161,15 @@ class Engine:
             average_decay=config.average_decay,
             objective=task.objective,
             micro_batches=config.micro_batches,
+            sharding=sharding if config.shard_state else None,
         )
-        self._run_steps = train.make_run_steps(step, config.batch_size, mesh)
+        self._run_steps = train.make_run_steps(step, config.batch_size, mesh, sharding)
         eval_step = task.eval_step or train.make_eval_step(task.model, task.normalize)
-        self._run_evaluation = train.make_run_evaluation(eval_step, config.eval_batch_size, mesh)
+        self._run_evaluation = train.make_run_evaluation(eval_step, config.eval_batch_size, mesh, sharding.variables)
         self._train_data = train.put_resident(task.train_data, mesh)
         self._test_data = train.put_resident(task.test_data, mesh, config.eval_batch_size)
         self._zero = train.put_whole(task.zero, mesh)
 
-        def new_state(variables):
-            shape, averages = task.train_data[0].shape[1:], config.average_decay > 0
-            return train.create_state(task.model, task.optimizer, config.seed, shape, averages, variables)
-
-        variables = None if task.variables is None else train.put_whole(task.variables, mesh)
-        self._state = jax.jit(new_state, out_shardings=whole)(variables)
         self._totals = self._zero
         self._start = 0
         latest = self._checkpoints.latest_step

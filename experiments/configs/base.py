@@ -142,6 +142,8 @@ class RunConfig:
     """Residual networks: blocks of one shape as one compiled loop; auto: in deep stages."""
     remat: Remat = run_only("none")
     """Residual networks: what blocks keep for the gradient: all, their convolutions' outputs, their input."""
+    shard_state: bool = run_only(False)
+    """Each device holds its share alone of parameters and optimizer state: for networks too large for one device."""
     compilation_cache: str = run_only("auto")
     """Folder of compiled programs, so that the next start is faster; auto: in the user's cache folder; off: none."""
     coordinator: str | None = run_only(None)

@@ -94,8 +94,12 @@ class BatchNorm(nn.Module):
         """Moves the running statistics towards those of all groups [G, C] together."""
         mean, var = means[0], variances[0]
         if len(means) > 1:
-            mean = means.mean(0)
-            var = variances.mean(0) + jnp.square(means - mean).mean(0)
+            # Measured from the running mean, mean and spread of the groups are sums of one pass: what devices add up
+            # for them travels with the gradients, and nothing waits for it.
+            offsets = means - running_mean.value
+            offset = offsets.mean(0)
+            mean = running_mean.value + offset
+            var = variances.mean(0) + jnp.maximum(jnp.square(offsets).mean(0) - jnp.square(offset), 0)
         n = x.size // x.shape[-1]
         old_mean, old_var = running_mean.value, running_var.value
         if self.has_variable(MOMENTS, "calls"):

@@ -23,6 +23,7 @@ from resjax.train.sharding import (
     put_whole,
     replicated,
     same_everywhere,
+    state_sharding,
     wait_for_processes,
 )
 from resjax.train.state import TrainState, create_state
@@ -68,5 +69,6 @@ __all__ = [
     "same_everywhere",
     "segmentation",
     "sgd",
+    "state_sharding",
     "wait_for_processes",
 ]

@@ -14,6 +14,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from resjax.errors import InputError
 
 DATA_AXIS = "data"
+# Arrays of fewer elements stay whole: to gather one takes as long as a small message.
+_LEAST_SPLIT = 1024
 
 
 def data_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
@@ -26,6 +28,27 @@ def data_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
 def replicated(mesh: Mesh) -> NamedSharding:
     """The sharding of parameters, optimizer state and the resident data set: whole on each device."""
     return NamedSharding(mesh, PartitionSpec())
+
+
+def state_sharding(state: Any, mesh: Mesh, split: bool) -> Any:
+    """The sharding of each array of a train state, in its structure.
+
+    Args:
+      state: a `TrainState`, or its shapes.
+      mesh: the devices.
+      split: whether each device holds its share alone of every large array of parameters, optimizer state and moving
+        average (ZeRO, Rajbhandari et al. 2020, arXiv 1910.02054, section 5; "fully sharded"): along the longest axis
+        that the devices divide. False: all of them hold everything.
+    """
+
+    def sharding(leaf):
+        axes = [axis for axis, size in enumerate(leaf.shape) if size % mesh.size == 0]
+        if not split or not axes or leaf.size < _LEAST_SPLIT:
+            return replicated(mesh)
+        longest = max(axes, key=lambda axis: leaf.shape[axis])
+        return NamedSharding(mesh, PartitionSpec(*(None,) * longest, DATA_AXIS))
+
+    return jax.tree.map(sharding, state)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

@@ -11,6 +11,7 @@ from flax import linen as nn
 from resjax.errors import InputError
 from resjax.layers import MOMENTS, empty_moments
 from resjax.models import first_kernel
+from resjax.train.sharding import replicated
 from resjax.train.state import TrainState, step_key
 
 Batch = tuple[jax.Array, ...]
@@ -48,6 +49,7 @@ def make_train_step(
     average_decay: float = 0.0,
     objective: Objective | None = None,
     micro_batches: int = 1,
+    sharding: Any = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
     """Builds `train_step(state, batch) -> (state, metrics)`.
 
@@ -65,6 +67,8 @@ def make_train_step(
       micro_batches: k, parts of a batch that go through the network one after another, for less memory; gradients and
         running statistics are those of the whole batch. BN of scope n sees the same groups of images as with k = 1,
         global BN those of the part; the draws of dropout and stochastic depth are each part's own.
+      sharding: of the state, see `resjax.train.state_sharding`, where devices hold shares of it: the step gathers the
+        parameters once, and each device updates its share. None: all of it is on each device.
     """
     objective = objective or classification(label_smoothing)
     scope = getattr(model, "norm_scope", "global")
@@ -86,20 +90,20 @@ def make_train_step(
 
         return jax.value_and_grad(loss_fn, has_aux=True)(params)
 
-    def accumulated(state, key, *batch):
+    def accumulated(params, batch_stats, key, *batch):
         """The same of a whole batch, part by part."""
         parts = jax.tree.map(lambda array: split_batch(array, micro_batches, together), batch)
 
         def add(carry, part):
             (total, (batch_stats, moments)), (i, part) = carry, part
             key_i = jax.random.fold_in(key, i)
-            (loss, (counts, *statistics)), gradients = gradients_of(state.params, batch_stats, moments, key_i, *part)
+            (loss, (counts, *statistics)), gradients = gradients_of(params, batch_stats, moments, key_i, *part)
             total = jax.tree.map(jnp.add, total, ((loss, counts), gradients))
             return (total, tuple(statistics)), None
 
-        statistics = state.batch_stats, empty_moments(state.batch_stats)
+        statistics = batch_stats, empty_moments(batch_stats)
         first = jax.tree.map(lambda array: array[0], parts)
-        ((loss, (counts, *_)), gradients) = jax.eval_shape(gradients_of, state.params, *statistics, key, *first)
+        ((loss, (counts, *_)), gradients) = jax.eval_shape(gradients_of, params, *statistics, key, *first)
         zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), ((loss, counts), gradients))
         (total, (batch_stats, _)), _ = jax.lax.scan(add, (zero, statistics), (jnp.arange(micro_batches), parts))
         ((loss, counts), gradients) = total
@@ -110,13 +114,21 @@ def make_train_step(
         images, *labels = batch
         prepare_key, dropout_key = jax.random.split(step_key(state.seed, state.step))
         images, targets = prepare(prepare_key, images, *labels)
-
+        params = state.params
+        if sharding is not None:
+            params = jax.lax.with_sharding_constraint(
+                params, jax.tree.map(lambda s: replicated(s.mesh), sharding.params)
+            )
         if micro_batches == 1:
             (loss, (counts, batch_stats, _)), gradients = gradients_of(
-                state.params, state.batch_stats, {}, dropout_key, images, targets, labels
+                params, state.batch_stats, {}, dropout_key, images, targets, labels
             )
         else:
-            (loss, (counts, batch_stats)), gradients = accumulated(state, dropout_key, images, targets, labels)
+            (loss, (counts, batch_stats)), gradients = accumulated(
+                params, state.batch_stats, dropout_key, images, targets, labels
+            )
+        if sharding is not None:
+            gradients = jax.lax.with_sharding_constraint(gradients, sharding.params)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         average = state.average

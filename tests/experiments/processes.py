@@ -50,8 +50,9 @@ class ProcessGroup:
             process.wait()
 
     def log(self, index: int) -> str:
-        """What a process has written, without what the network library says."""
-        return re.sub(r"^\[Gloo\].*\n", "", self._logs[index].read_text(), flags=re.MULTILINE)
+        """What a process has written, without what gloo says, and XLA of a compilation that took long."""
+        noise = r"^(\[Gloo\]|\*{9}|E\d{4} .*slow_operation_alarm|\[Compiling|The operation took|\n).*\n?"
+        return re.sub(noise, "", self._logs[index].read_text(), flags=re.MULTILINE)
 
     def wait_for(self, text: str, index: int = 0, timeout: float = 300) -> None:
         """Returns when a process has written `text`."""
