@@ -25,6 +25,7 @@ from experiments.engine import Engine, Task
 from experiments.exit_codes import exit_code
 from experiments.measure import TEST_ERROR, Measure
 from experiments.processes import join_processes
+from experiments.scaling import print_scaling_report
 from experiments.workdir import Workdir, default_workdir
 from resjax import create_model, train
 from resjax.data import Dataset, dataset_info, load_dataset
@@ -77,7 +78,6 @@ def run(name: str, named: NamedConfig, config: Config, console: Console) -> dict
         check_values(config, len(train_data.images))
         model, optimizer, schedule = build(config, info.num_classes, len(train_data.images))
     resolved = {"name": name, "config": config.identity(), "run_options": config.run_options()}
-    workdir.make()
     label = "" if published is None else f"published {published.test_error:.2f} % ({published.statistic})"
     task = Task(
         model=model,
@@ -91,6 +91,10 @@ def run(name: str, named: NamedConfig, config: Config, console: Console) -> dict
         published_label=label,
         objective=train.classification(config.label_smoothing),
     )
+    if config.scaling_report:
+        print_scaling_report(config, task, console)
+        return None
+    workdir.make()
     engine = Engine(config, task, workdir, resolved, console)
     engine.run()
     summary = summarize(name, named, config, changed, engine.records, workdir, TEST_ERROR, info.description) | {
@@ -219,6 +223,8 @@ def as_rgb(data: Dataset) -> Dataset:
 def open_workdir(name: str, config: RunConfig, changed: dict[str, Any], console: Console) -> Workdir:
     """The workdir of a run, checked against `--resume`; nothing in it is lost."""
     workdir = Workdir(config.workdir or default_workdir(name, changed.items()), writes=jax.process_index() == 0)
+    if config.scaling_report:  # reads and writes nothing there
+        return workdir
     if config.resume == "never" and workdir.holds_run() and workdir.writes:
         console.print(f"an earlier run was moved to {workdir.move_aside()}", highlight=False)
     if config.resume == "must" and not any((workdir.checkpoints / "latest").glob("*")):

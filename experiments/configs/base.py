@@ -98,6 +98,7 @@ def run_only(default: Any) -> Any:
 
 
 Scan = Literal["auto", "on", "off"]
+InterconnectName = Literal["tpu_v5e", "tpu_v5p", "tpu_v6e", "h100_ndr", "a100_hdr", "ethernet_100g", "ethernet_10g"]
 Remat = Literal["none", "convs", "full"]
 
 
@@ -154,6 +155,10 @@ class RunConfig:
     """Which of them this is, from 0; with --coordinator."""
     tensorboard: bool = run_only(False)
     """Also write TensorBoard event files."""
+    scaling_report: bool = run_only(False)
+    """Print step time and efficiency predicted for 1 to 4096 chips, each with --batch_size images; train nothing."""
+    interconnect: InterconnectName = run_only("tpu_v5e")
+    """What joins the chips in --scaling_report."""
     dry_run: bool = run_only(False)
     """Print parameters, FLOPs, memory, learning rates and steps, and train nothing."""
 
