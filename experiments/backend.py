@@ -10,7 +10,7 @@ import platformdirs
 from resjax.errors import InputError
 
 
-def prepare_backend(batch_sizes: Sequence[int], compilation_cache: str) -> None:
+def prepare_backend(batch_sizes: Sequence[int], compilation_cache: str, processes: int = 1) -> None:
     """Sets up JAX for a command; to be called before anything is computed.
 
     On a CPU each core becomes a device, as far as their number divides the batches: XLA runs a convolution of few
@@ -22,6 +22,7 @@ def prepare_backend(batch_sizes: Sequence[int], compilation_cache: str) -> None:
       batch_sizes: sizes of the batches that will be split over the devices.
       compilation_cache: folder of compiled programs; "auto" is the one that JAX was told (JAX_COMPILATION_CACHE_DIR),
         or else one in the user's cache folder; "off" adds none.
+      processes: number of processes that share each batch.
 
     Raises:
       InputError: for a folder that cannot be made.
@@ -29,7 +30,9 @@ def prepare_backend(batch_sizes: Sequence[int], compilation_cache: str) -> None:
     flags = os.environ.get("XLA_FLAGS", "")
     if jax.config.jax_num_cpu_devices < 1 and "host_platform_device_count" not in flags:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        devices = max(n for n in range(1, cores + 1) if all(size % n == 0 for size in batch_sizes))
+        devices = max(
+            n for n in range(1, cores + 1) if n == 1 or all(size % (n * processes) == 0 for size in batch_sizes)
+        )
         try:
             jax.config.update("jax_num_cpu_devices", devices)
         except RuntimeError:  # already started, with the devices it has

@@ -24,6 +24,8 @@ from experiments.dry_run import print_dry_run
 from experiments.engine import Engine, Task
 from experiments.exit_codes import exit_code
 from experiments.measure import TEST_ERROR, Measure
+from experiments.processes import join_processes
+from experiments.scaling import print_scaling_report
 from experiments.workdir import Workdir, default_workdir
 from resjax import create_model, train
 from resjax.data import Dataset, dataset_info, load_dataset
@@ -54,7 +56,8 @@ def run(name: str, named: NamedConfig, config: Config, console: Console) -> dict
     info = dataset_info(config.dataset)
     train_images = info.split_sizes["train"]
     check_sizes(config, train_images)
-    prepare_backend((config.batch_size, config.eval_batch_size), config.compilation_cache)
+    prepare_backend((config.batch_size, config.eval_batch_size), config.compilation_cache, join_processes(config))
+    console.quiet = jax.process_index() > 0
     check_values(config, train_images)
     model, optimizer, schedule = build(config, info.num_classes, train_images)
     image_shape = (*info.image_shape[:2], 3)
@@ -75,7 +78,6 @@ def run(name: str, named: NamedConfig, config: Config, console: Console) -> dict
         check_values(config, len(train_data.images))
         model, optimizer, schedule = build(config, info.num_classes, len(train_data.images))
     resolved = {"name": name, "config": config.identity(), "run_options": config.run_options()}
-    workdir.make()
     label = "" if published is None else f"published {published.test_error:.2f} % ({published.statistic})"
     task = Task(
         model=model,
@@ -89,6 +91,10 @@ def run(name: str, named: NamedConfig, config: Config, console: Console) -> dict
         published_label=label,
         objective=train.classification(config.label_smoothing),
     )
+    if config.scaling_report:
+        print_scaling_report(config, task, console)
+        return None
+    workdir.make()
     engine = Engine(config, task, workdir, resolved, console)
     engine.run()
     summary = summarize(name, named, config, changed, engine.records, workdir, TEST_ERROR, info.description) | {
@@ -141,11 +147,27 @@ def check_values(config: RunConfig, train_images: int) -> None:
     if not config.checkpoint_minutes > 0:
         raise InputError(f"--checkpoint_minutes: expected a number > 0, got {config.checkpoint_minutes}")
     mesh = train.data_mesh()
+    check_parts(config)
     for field in ("batch_size", "eval_batch_size"):
         try:
             train.check_batch_size(getattr(config, field), mesh)
         except InputError as error:
             raise InputError(str(error).replace("batch_size", f"--{field}", 1)) from None
+
+
+def check_parts(config: RunConfig) -> None:
+    """Raises InputError where micro-batches and BN groups do not divide the batch."""
+    if config.micro_batches < 1:
+        raise InputError(f"--micro_batches: expected a positive integer, got {config.micro_batches}")
+    scope = config.model.norm_scope
+    if isinstance(scope, int) and scope < 1:
+        raise InputError(f"--model.norm_scope: expected global or a positive integer, got {scope}")
+    unit = config.micro_batches * (scope if isinstance(scope, int) else 1)
+    if config.batch_size % unit:
+        raise InputError(
+            f"--batch_size: {config.batch_size} is no multiple of {unit} (--micro_batches times the images that"
+            " --model.norm_scope takes together)"
+        )
 
 
 def build(
@@ -200,12 +222,15 @@ def as_rgb(data: Dataset) -> Dataset:
 
 def open_workdir(name: str, config: RunConfig, changed: dict[str, Any], console: Console) -> Workdir:
     """The workdir of a run, checked against `--resume`; nothing in it is lost."""
-    workdir = Workdir(config.workdir or default_workdir(name, changed.items()))
-    if config.resume == "never" and workdir.holds_run():
+    workdir = Workdir(config.workdir or default_workdir(name, changed.items()), writes=jax.process_index() == 0)
+    if config.scaling_report:  # reads and writes nothing there
+        return workdir
+    if config.resume == "never" and workdir.holds_run() and workdir.writes:
         console.print(f"an earlier run was moved to {workdir.move_aside()}", highlight=False)
     if config.resume == "must" and not any((workdir.checkpoints / "latest").glob("*")):
         raise InputError(f"--resume must: {workdir.path} holds no checkpoint; check --workdir, or use --resume auto")
     workdir.check_config(config)
+    train.wait_for_processes("workdir")
     return workdir
 
 

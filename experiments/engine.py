@@ -13,6 +13,7 @@ import optax
 from flax import linen as nn
 from rich.console import Console
 
+from experiments.agreement import Agreement, Decision
 from experiments.configs.base import RunConfig
 from experiments.curves import CurvesDrawer
 from experiments.interrupt import Interrupted, InterruptRequest
@@ -21,7 +22,10 @@ from experiments.pace import Pace
 from experiments.progress import ProgressDisplay
 from experiments.workdir import Workdir
 from resjax import train
+from resjax.errors import InputError
 from resjax.train import NO_FAILURE, Checkpoints, Sums, Totals, TrainState
+
+_MOST_STEPS = 2**30
 
 
 class TrainingError(RuntimeError):
@@ -85,6 +89,7 @@ class Engine:
         self._steps_per_epoch = len(task.train_data[0]) // config.batch_size
         self._display = ProgressDisplay(config.epochs, self._steps_per_epoch, console, task.measure)
         self._request = InterruptRequest()
+        self._agreement = Agreement(self._mesh, self._request)
         self._pace, self._test_pace = Pace(), Pace()
         self._curves = CurvesDrawer(workdir.curves, task.title, task.published, task.published_label, task.measure)
         self._epoch_seconds = 0.0
@@ -106,7 +111,7 @@ class Engine:
                     stack.enter_context(context)
                 self._checkpoints = checkpoints = stack.enter_context(Checkpoints(self._workdir.checkpoints))
                 self._set_up()
-                if self._config.tensorboard:
+                if self._config.tensorboard and self._workdir.writes:
                     from tensorboardX import SummaryWriter
 
                     # What an earlier process wrote after the step that we go on from no longer counts.
@@ -117,7 +122,7 @@ class Engine:
                         self._train_epoch()
                         self._save()
                         self._record_epoch(*self._evaluate())
-                        self._request.check()
+                        self._agreement.check()
                 except Interrupted as stop:
                     self._save()
                     checkpoints.wait()
@@ -127,6 +132,13 @@ class Engine:
                     )
                     raise
                 return self._state
+        except jax.errors.JaxRuntimeError as error:
+            if jax.process_count() == 1:
+                raise
+            raise TrainingError(
+                f"the devices of another process no longer answer ({str(error).splitlines()[0][:200]})."
+                f" {self._what_is_left()} The same commands, started again, go on from there."
+            ) from error
         except (train.CheckpointError, OSError) as error:
             way_out = "Once it can be written again, the same command goes on from there."
             raise TrainingError(f"{error}. {self._what_is_left()} {way_out}") from error
@@ -134,25 +146,39 @@ class Engine:
     def _set_up(self) -> None:
         """Compiled functions, resident data, and the state: new, or the newest checkpoint's."""
         config, task, mesh = self._config, self._task, self._mesh
-        whole = train.replicated(mesh)
-        step = train.make_train_step(
-            task.model, task.optimizer, task.prepare, average_decay=config.average_decay, objective=task.objective
-        )
-        self._run_steps = train.make_run_steps(step, config.batch_size, mesh)
-        eval_step = task.eval_step or train.make_eval_step(task.model, task.normalize)
-        self._run_evaluation = train.make_run_evaluation(eval_step, config.eval_batch_size, mesh)
-        self._train_data = train.put_resident(task.train_data, mesh)
-        self._test_data = train.put_resident(task.test_data, mesh, config.eval_batch_size)
-        self._zero = jax.device_put(task.zero, whole)
 
         def new_state(variables):
             shape, averages = task.train_data[0].shape[1:], config.average_decay > 0
             return train.create_state(task.model, task.optimizer, config.seed, shape, averages, variables)
 
-        self._state = jax.jit(new_state, out_shardings=whole)(task.variables)
+        variables = None if task.variables is None else train.put_whole(task.variables, mesh)
+        sharding = train.state_sharding(jax.eval_shape(new_state, variables), mesh, config.shard_state)
+        self._state = jax.jit(new_state, out_shardings=sharding)(variables)
+        step = train.make_train_step(
+            task.model,
+            task.optimizer,
+            task.prepare,
+            average_decay=config.average_decay,
+            objective=task.objective,
+            micro_batches=config.micro_batches,
+            sharding=sharding if config.shard_state else None,
+        )
+        self._run_steps = train.make_run_steps(step, config.batch_size, mesh, sharding)
+        eval_step = task.eval_step or train.make_eval_step(task.model, task.normalize)
+        self._run_evaluation = train.make_run_evaluation(eval_step, config.eval_batch_size, mesh, sharding.variables)
+        self._train_data = train.put_resident(task.train_data, mesh)
+        self._test_data = train.put_resident(task.test_data, mesh, config.eval_batch_size)
+        self._zero = train.put_whole(task.zero, mesh)
+
         self._totals = self._zero
         self._start = 0
-        if self._checkpoints.latest_step is not None:
+        latest = self._checkpoints.latest_step
+        if not train.same_everywhere(-1 if latest is None else latest):
+            raise InputError(
+                f"the processes of this run see different checkpoints in {self._workdir.checkpoints} (process"
+                f" {jax.process_index()}: step {latest}): --workdir must be a folder that all of them share"
+            )
+        if latest is not None:
             try:
                 restored = self._checkpoints.restore(self._state, totals=self._zero)
             except train.CheckpointError as error:
@@ -172,7 +198,7 @@ class Engine:
             self._totals, self._epoch_seconds = self._zero, 0.0
         if self._step < config.epochs * self._steps_per_epoch:
             # No step, only compilation, so that it doesn't count as training time.
-            self._state, self._totals = self._dispatch(self._order(), 0)
+            self._dispatch(self._order(), 0)
 
     def _train_epoch(self) -> None:
         """Takes the steps that the epoch under way still lacks."""
@@ -181,32 +207,41 @@ class Engine:
         # Two dispatches in flight: the device never waits for the host.
         flight, mark = collections.deque(), 0.0
         while self._step < end or flight:
-            stopping = self._request.signum is not None or self._save_is_due()
+            decision = self._agreement.decide(self._own_decision(self._pace))
+            stopping = decision.signum or decision.save_is_due
             if self._step < end and not stopping:
                 if not flight:
                     mark = time.monotonic()
-                count = self._pace.next(end - self._step)
-                self._state, self._totals = self._dispatch(order, count)
+                count = min(decision.count, end - self._step)
+                outcome = self._dispatch(order, count)
                 self._step += count
-                flight.append((count, self._totals, self._step))
+                flight.append((count, self._totals, outcome, self._step))
                 if len(flight) < 2 and self._step < end:
                     continue
             if flight:
                 mark = self._observe(*flight.popleft(), mark)
             elif stopping:
-                self._request.check()
+                self._agreement.check()
                 self._save()
 
     def _order(self) -> jax.Array:
-        return train.epoch_order(self._config.seed, self._epoch, size=len(self._task.train_data[0]))
+        order = train.epoch_order(self._config.seed, self._epoch, size=len(self._task.train_data[0]))
+        return train.put_whole(order, self._mesh)
 
-    def _dispatch(self, order: jax.Array, count: int) -> tuple[TrainState, Sums]:
+    def _own_decision(self, pace: Pace) -> Decision:
+        return Decision(pace.next(_MOST_STEPS), self._save_is_due())
+
+    def _dispatch(self, order: jax.Array, count: int) -> jax.Array | None:
+        """Starts `count` steps, and a vote on what comes after; returns its outcome."""
         first = self._step - self._epoch * self._steps_per_epoch
-        return self._run_steps(self._state, self._totals, self._train_data, order, first, count)
+        self._state, totals = self._run_steps(self._state, self._totals, self._train_data, order, first, count)
+        self._totals, outcome = self._agreement.vote(totals, self._own_decision(self._pace))
+        return outcome
 
-    def _observe(self, count: int, totals: Sums, step: int, mark: float) -> float:
+    def _observe(self, count: int, totals: Sums, outcome: jax.Array | None, step: int, mark: float) -> float:
         """Waits for a dispatch that ends at `step`, started or unblocked at `mark`; returns the time it was done."""
         totals = jax.device_get(totals)
+        self._agreement.learn(outcome)
         now = time.monotonic()
         self._pace.observe(count, now - mark)
         self._epoch_seconds += now - mark
@@ -233,10 +268,12 @@ class Engine:
         begin = mark = time.monotonic()
         totals, done = self._zero, 0
         while done < batches:
-            self._request.check()
-            count = self._test_pace.next(batches - done)
+            self._agreement.check()
+            count = min(self._agreement.decide(self._own_decision(self._test_pace)).count, batches - done)
             totals = self._run_evaluation(self._state.variables, totals, self._test_data, size, done, count)
+            totals, outcome = self._agreement.vote(totals, self._own_decision(self._test_pace))
             jax.block_until_ready(totals)
+            self._agreement.learn(outcome)
             done += count
             now = time.monotonic()
             self._test_pace.observe(count, now - mark)
@@ -268,6 +305,8 @@ class Engine:
         self._epoch += 1
         self._totals, self._epoch_seconds = self._zero, 0.0
         self._display.epoch_done(record)
+        if not self._workdir.writes:
+            return
         self._curves.draw(self.records, wait=self._epoch == self._config.epochs)
         if self._config.tensorboard:
             for key in record.keys() - {"epoch", "step"}:
@@ -291,6 +330,7 @@ class Engine:
     def _save(self) -> None:
         self._checkpoints.save(self._state, self._totals, self._run_json())
         self._last_save = time.monotonic()
+        self._agreement.saved()
 
     def _run_json(self) -> dict[str, Any]:
         return {**self._resolved, "epoch_seconds": self._epoch_seconds}

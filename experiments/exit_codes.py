@@ -4,11 +4,13 @@ import logging
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Any
 
 from experiments.engine import TrainingError
 from experiments.interrupt import Interrupted
+from experiments.processes import leave_processes, process_prefix
 from resjax.errors import InputError
 
 
@@ -23,18 +25,25 @@ def exit_code(command: Callable[[], Any], kept: str = "nothing was saved since t
     logging.getLogger("absl").setLevel(logging.CRITICAL)
     try:
         command()
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except TrainingError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    except (InputError, TrainingError) as error:
+        print(f"error: {process_prefix()}{error}", file=sys.stderr)
+        code = 2 if isinstance(error, InputError) else 1
+        leave_processes(str(error), code)
+        return code
     except Interrupted as stop:
+        leave_processes()
         return stop.exit_code
     except BrokenPipeError:  # `--help | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except KeyboardInterrupt:
         print(f"stopped by Ctrl-C; {kept}", file=sys.stderr)
+        leave_processes("stopped by Ctrl-C", 130)
         return 130
+    except Exception as error:
+        if process_prefix():  # the others must not wait for this one
+            traceback.print_exc()
+            leave_processes(repr(error), 1)
+        raise
+    leave_processes()
     return 0

@@ -19,6 +19,8 @@ from experiments.dry_run import print_dry_run
 from experiments.engine import Engine, Task
 from experiments.exit_codes import exit_code
 from experiments.measure import MEAN_IOU
+from experiments.processes import join_processes
+from experiments.scaling import print_scaling_report
 from resjax import create_model, from_pretrained, load_torch_weights, train
 from resjax.data import MaskDataset, load_masks, mask_dataset_info
 from resjax.data.augment_masks import augment_with_masks
@@ -56,7 +58,8 @@ def run(name: str, named: NamedSegmentation, config: SegmentationConfig, console
     """
     info = mask_dataset_info(config.dataset, config.data_dir)
     check_options(config)
-    prepare_backend((config.batch_size, config.eval_batch_size), config.compilation_cache)
+    prepare_backend((config.batch_size, config.eval_batch_size), config.compilation_cache, join_processes(config))
+    console.quiet = jax.process_index() > 0
     train_data, test_data = (load_masks(config.dataset, split, config.data_dir) for split in splits(config))
     train_images = len(train_data.images)
     check_values(config, train_images)
@@ -77,7 +80,6 @@ def run(name: str, named: NamedSegmentation, config: SegmentationConfig, console
     is_published = named.published is not None and not any(key.startswith(("model.", "dataset")) for key in changed)
     label = f"published {named.published:.2f} % ({named.statistic})" if is_published else ""
     variables = start_variables(config, model, image_shape)
-    workdir.make()
     task = Task(
         model=model,
         optimizer=optimizer,
@@ -107,6 +109,10 @@ def run(name: str, named: NamedSegmentation, config: SegmentationConfig, console
         zero=train.PixelTotals.zero(info.num_classes),
         variables=variables,
     )
+    if config.scaling_report:
+        print_scaling_report(config, task, console)
+        return None
+    workdir.make()
     resolved = {"name": name, "config": config.identity(), "run_options": config.run_options()}
     engine = Engine(config, task, workdir, resolved, console)
     engine.run()

@@ -37,9 +37,15 @@ SEGMENTATION_KEYS = {
 
 
 class Workdir:
-    """Reads and writes the files of a run; every whole file is replaced atomically."""
+    """Reads and writes the files of a run; every whole file is replaced atomically.
 
-    def __init__(self, path: str | pathlib.Path):
+    Args:
+      path: the folder, which all processes of the run see.
+      writes: whether this process writes: one of them does, the others only read.
+    """
+
+    def __init__(self, path: str | pathlib.Path, writes: bool = True):
+        self.writes = writes
         self.path = pathlib.Path(path).absolute()
         self.checkpoints = self.path / "checkpoints"
         self.curves = self.path / "curves.png"
@@ -111,14 +117,17 @@ class Workdir:
 
     def append_metrics(self, record: dict[str, Any]) -> None:
         """Adds one line to metrics.jsonl."""
-        with self._metrics.open("a") as file:
-            file.write(json.dumps(record) + "\n")
+        if self.writes:
+            with self._metrics.open("a") as file:
+                file.write(json.dumps(record) + "\n")
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Writes summary.json."""
         self._replace(self._summary, json.dumps(summary, indent=2) + "\n")
 
     def _replace(self, path: pathlib.Path, text: str) -> None:
+        if not self.writes:
+            return
         temporary = path.with_suffix(path.suffix + ".tmp")
         temporary.write_text(text)
         os.replace(temporary, path)

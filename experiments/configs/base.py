@@ -34,6 +34,9 @@ class ModelConfig:
     active_blocks: int | None = None
     """Residual networks: train with exactly so many blocks, drawn anew for each mini-batch."""
 
+    norm_scope: Literal["global"] | int | None = None
+    """Images that BN normalises together, on any devices: global (the whole batch), or so many consecutive ones."""
+
     def overrides(self) -> dict[str, Any]:
         """The fields that are set, as arguments of `resjax.create_model`."""
         fields = {key: value for key, value in dataclasses.asdict(self).items() if value is not None}
@@ -95,6 +98,7 @@ def run_only(default: Any) -> Any:
 
 
 Scan = Literal["auto", "on", "off"]
+InterconnectName = Literal["tpu_v5e", "tpu_v5p", "tpu_v6e", "h100_ndr", "a100_hdr", "ethernet_100g", "ethernet_10g"]
 Remat = Literal["none", "convs", "full"]
 
 
@@ -115,6 +119,8 @@ class RunConfig:
     """Passes over the training images; the incomplete last batch of each is skipped."""
     batch_size: int = 128
     """Images in a step, over all devices."""
+    micro_batches: int = 1
+    """Parts of a batch that go through the network one after another, for less memory; one update of all."""
     seed: int = 0
     """Seed of the initial parameters, the data order, augmentation and dropout."""
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -137,10 +143,22 @@ class RunConfig:
     """Residual networks: blocks of one shape as one compiled loop; auto: in deep stages."""
     remat: Remat = run_only("none")
     """Residual networks: what blocks keep for the gradient: all, their convolutions' outputs, their input."""
+    shard_state: bool = run_only(False)
+    """Each device holds its share alone of parameters and optimizer state: for networks too large for one device."""
     compilation_cache: str = run_only("auto")
     """Folder of compiled programs, so that the next start is faster; auto: in the user's cache folder; off: none."""
+    coordinator: str | None = run_only(None)
+    """HOST:PORT of process 0 in a run of several processes; TPU pods, GKE, SLURM and Open MPI say it themselves."""
+    num_processes: int | None = run_only(None)
+    """How many processes there are; with --coordinator."""
+    process_id: int | None = run_only(None)
+    """Which of them this is, from 0; with --coordinator."""
     tensorboard: bool = run_only(False)
     """Also write TensorBoard event files."""
+    scaling_report: bool = run_only(False)
+    """Print step time and efficiency predicted for 1 to 4096 chips, each with --batch_size images; train nothing."""
+    interconnect: InterconnectName = run_only("tpu_v5e")
+    """What joins the chips in --scaling_report."""
     dry_run: bool = run_only(False)
     """Print parameters, FLOPs, memory, learning rates and steps, and train nothing."""
 

@@ -6,7 +6,7 @@ from resjax.layers.conv import CONV_OUTPUT, Conv, conv2d, plain_convolutions, sp
 from resjax.layers.gates import Gates, run_if_active, scale
 from resjax.layers.head import ClassifierHead
 from resjax.layers.initializers import INITIALIZERS, initializer
-from resjax.layers.norm import BatchNorm
+from resjax.layers.norm import MOMENTS, BatchNorm, empty_moments
 from resjax.layers.pool import max_pool
 from resjax.layers.shortcut import (
     ConstantScaling,
@@ -23,6 +23,7 @@ from resjax.layers.stochastic_depth import EffectivePaths, StochasticDepth
 __all__ = [
     "CONV_OUTPUT",
     "INITIALIZERS",
+    "MOMENTS",
     "ORDERS",
     "PRE_ACTIVATION",
     "REMAT_POLICIES",
@@ -45,6 +46,7 @@ __all__ = [
     "StochasticDepth",
     "average_and_pad",
     "conv2d",
+    "empty_moments",
     "initializer",
     "max_pool",
     "plain_convolutions",

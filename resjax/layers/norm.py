@@ -10,15 +10,19 @@ from jax import lax
 from resjax.errors import InputError
 from resjax.layers.initializers import initializer
 
+MOMENTS = "batch_moments"
+
 
 class BatchNorm(nn.Module):
     """Batch normalisation over N, H, W (Ioffe & Szegedy 2015, arXiv 1502.03167, Algorithm 1).
 
     Statistics are computed in float32 (float64 where x is), the variance in two passes: the
-    one-pass E[x^2] - E[x]^2 loses its digits where the mean is large. Under `jit` over a sharded batch the statistics
-    are those of the whole batch.
+    one-pass E[x^2] - E[x]^2 loses its digits where the mean is large. They do not depend on the number of devices that
+    share the batch: `norm_scope` says over which images they are taken. The running ones are those of the whole batch
+    in every scope: their variance holds the spread of the groups' means, too.
 
-    Variables: params `scale`, `bias`; batch_stats `mean`, `var`; each [C], float32.
+    Variables: params `scale`, `bias`; batch_stats `mean`, `var`; each [C], float32. Where there are `batch_moments`
+    (see `empty_moments`) the call is one of several that share an update of the running statistics.
 
     Attributes:
       momentum: weight of the OLD running statistics in each update (0.9 here = 0.1 in Torch's convention).
@@ -27,6 +31,8 @@ class BatchNorm(nn.Module):
       dtype: dtype of the result.
       scale_init: initialiser of `scale`, or its name in `INITIALIZERS`.
       frozen: normalise by the running statistics in training, too, and leave them as they are.
+      norm_scope: "global", statistics of the whole batch, or n: of each n consecutive images, as published networks
+        were trained on several GPUs ("ghost batches", Hoffer et al. 2017, arXiv 1705.08741, section 4).
     """
 
     momentum: float = 0.9
@@ -35,6 +41,7 @@ class BatchNorm(nn.Module):
     dtype: Any = jnp.float32
     scale_init: Any = "ones"
     frozen: bool = False
+    norm_scope: str | int = "global"
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -55,18 +62,76 @@ class BatchNorm(nn.Module):
                     "train=True updates the running statistics: call apply(..., mutable=['batch_stats'])"
                     " and keep the variables it returns"
                 )
+            groups = self._groups(x)
+            axes = (-4, -3, -2)
             # The first mean carries the rounding of its sum, large where the mean is: measured from it, the second pass
             # takes that out again (Chan et al. 1983, Algorithms for Computing the Sample Variance).
-            rough = lax.stop_gradient(x.mean((0, 1, 2)))
-            shift = (x - rough).mean((0, 1, 2))
+            rough = lax.stop_gradient(groups.mean(axes, keepdims=True))
+            shift = (groups - rough).mean(axes, keepdims=True)
             mean = rough + shift
-            var = jnp.square(x - rough).mean((0, 1, 2)) - jnp.square(shift)
+            var = jnp.square(groups - rough).mean(axes, keepdims=True) - jnp.square(shift)
             if not self.is_initializing():
-                n = x.size // x.shape[-1]
-                stored_var = var * (n / max(n - 1, 1)) if self.unbiased_running_variance else var
-                for running, new in ((running_mean, mean), (running_var, stored_var)):
-                    moved = self.momentum * running.value + (1 - self.momentum) * new
-                    running.value = moved.astype(running.value.dtype)
-        else:
-            mean, var = running_mean.value, running_var.value
+                self._move(running_mean, running_var, mean.reshape(-1, *channels), var.reshape(-1, *channels), x)
+            y = (groups - mean) * (lax.rsqrt(var + self.epsilon) * scale) + bias
+            return y.reshape(x.shape).astype(self.dtype)
+        mean, var = running_mean.value, running_var.value
         return ((x - mean) * (lax.rsqrt(var + self.epsilon) * scale) + bias).astype(self.dtype)
+
+    @nn.nowrap
+    def _groups(self, x):
+        """x [N, H, W, C] itself, or as [N / n, n, H, W, C]."""
+        if self.norm_scope == "global" or self.is_initializing():
+            return x
+        if x.shape[0] % self.norm_scope:
+            raise InputError(
+                f"norm_scope {self.norm_scope}: a batch of {x.shape[0]} images is no multiple of it; choose a"
+                " batch_size that is"
+            )
+        return x.reshape(-1, self.norm_scope, *x.shape[1:])
+
+    @nn.nowrap
+    def _move(self, running_mean, running_var, means, variances, x):
+        """Moves the running statistics towards those of all groups [G, C] together."""
+        mean, var = means[0], variances[0]
+        if len(means) > 1:
+            # Measured from the running mean, mean and spread of the groups are sums of one pass: what devices add up
+            # for them travels with the gradients, and nothing waits for it.
+            offsets = means - running_mean.value
+            offset = offsets.mean(0)
+            mean = running_mean.value + offset
+            var = variances.mean(0) + jnp.maximum(jnp.square(offsets).mean(0) - jnp.square(offset), 0)
+        n = x.size // x.shape[-1]
+        old_mean, old_var = running_mean.value, running_var.value
+        if self.has_variable(MOMENTS, "calls"):
+            shared = {name: self.variable(MOMENTS, name) for name in ("calls", "mean", "var", "old_mean", "old_var")}
+            calls, so_far = shared["calls"].value, shared["mean"].value
+            new = 1 / (calls + 1)
+            var = (1 - new) * shared["var"].value + new * var + new * (1 - new) * jnp.square(mean - so_far)
+            mean = so_far + new * (mean - so_far)
+            n = n * (calls + 1)
+            shared["calls"].value, shared["mean"].value, shared["var"].value = calls + 1, mean, var
+            old_mean, old_var = shared["old_mean"].value, shared["old_var"].value
+        stored_var = var * (n / jnp.maximum(n - 1, 1)) if self.unbiased_running_variance else var
+        for running, old, new in ((running_mean, old_mean, mean), (running_var, old_var, stored_var)):
+            running.value = (self.momentum * old + (1 - self.momentum) * new).astype(running.value.dtype)
+
+
+def empty_moments(batch_stats: Any) -> Any:
+    """The collection `batch_moments` with which several calls make one update of the running statistics.
+
+    Given to each call and taken from it again, beside `batch_stats`, it leaves the running statistics after the last
+    call as one call with all the images would: gradient accumulation changes nothing but the scope of normalisation.
+
+    Args:
+      batch_stats: the running statistics before the first call.
+    """
+    if "mean" not in batch_stats:
+        return {name: empty_moments(inner) for name, inner in batch_stats.items()}
+    mean, var = batch_stats["mean"], batch_stats["var"]
+    return {
+        "calls": jnp.zeros(mean.shape[:-1]),  # scanned blocks have an axis before that of the channels
+        "mean": jnp.zeros_like(mean),
+        "var": jnp.zeros_like(var),
+        "old_mean": mean,
+        "old_var": var,
+    }

@@ -8,6 +8,7 @@ from flax import linen as nn
 
 from resjax.layers.conv import CONV_OUTPUT
 from resjax.layers.gates import Gates
+from resjax.layers.norm import MOMENTS
 from resjax.layers.pool import max_pool
 
 REMAT_POLICIES = {
@@ -72,7 +73,7 @@ class Stage(nn.Module):
         if self.scan and self.spec.num_blocks > 1:
             scanned = nn.scan(
                 lambda block, x, gates: (run(block, x, gates), None),
-                variable_axes={"params": 0, "batch_stats": 0},
+                variable_axes={"params": 0, "batch_stats": 0, MOMENTS: 0},
                 split_rngs={"params": True, "dropout": True},
                 length=self.spec.num_blocks - 1,
             )

@@ -25,7 +25,7 @@ from resjax.layers import (
     initializer,
     relu,
 )
-from resjax.models.inputs import check_choice, check_common, check_images, check_size, checked_gates
+from resjax.models.inputs import check_choice, check_common, check_images, check_positive, check_size, checked_gates
 
 # From so many blocks on a stage compiles faster as a loop, and runs no slower.
 _DEEP_STAGE = 10
@@ -162,6 +162,7 @@ class NormalizedNetwork(Network):
       norm_scale_init: initial BN scales: "ones", or "uniform", U(0, 1), Torch7's default.
       frozen_statistics: normalise by the running statistics in training, too, and leave them as they are: for small
         batches of a network that was trained before.
+      norm_scope: images that are normalised together in training: "global", the whole batch, or n consecutive ones.
     """
 
     norm_momentum: float = 0.9
@@ -169,6 +170,12 @@ class NormalizedNetwork(Network):
     unbiased_running_variance: bool = True
     norm_scale_init: Any = "ones"
     frozen_statistics: bool = False
+    norm_scope: str | int = "global"
+
+    def __post_init__(self):
+        if self.norm_scope != "global":
+            check_positive("norm_scope", self.norm_scope)
+        super().__post_init__()
 
     @nn.nowrap
     def conv_and_norm(self) -> tuple[Callable[..., nn.Module], Callable[..., nn.Module]]:
@@ -182,6 +189,7 @@ class NormalizedNetwork(Network):
             dtype=self.dtype,
             scale_init=self.norm_scale_init,
             frozen=self.frozen_statistics,
+            norm_scope=self.norm_scope,
         )
         return conv, norm
 

@@ -60,6 +60,11 @@ class SegmentationNetwork(nn.Module):
         return self.trunk.output_stride
 
     @property
+    def norm_scope(self) -> str | int:
+        """Images that the trunk normalises together."""
+        return self.trunk.norm_scope
+
+    @property
     def stacked_stages(self) -> frozenset[str]:
         """Names of the trunk's stages whose variables are stacked."""
         return self.trunk.stacked_stages

@@ -14,7 +14,18 @@ from resjax.train.segmentation import (
     predict_probabilities,
     segmentation,
 )
-from resjax.train.sharding import batch_sharding, check_batch_size, data_mesh, replicated
+from resjax.train.sharding import (
+    batch_sharding,
+    check_batch_size,
+    data_mesh,
+    own_rows,
+    put_batch,
+    put_whole,
+    replicated,
+    same_everywhere,
+    state_sharding,
+    wait_for_processes,
+)
 from resjax.train.state import TrainState, create_state
 from resjax.train.step import Objective, classification, make_eval_step, make_train_step
 
@@ -47,11 +58,17 @@ __all__ = [
     "make_train_step",
     "mine_hard_pixels",
     "not_biases",
+    "own_rows",
     "pixel_cross_entropy",
     "predict_probabilities",
+    "put_batch",
     "put_resident",
+    "put_whole",
     "read_variables",
     "replicated",
+    "same_everywhere",
     "segmentation",
     "sgd",
+    "state_sharding",
+    "wait_for_processes",
 ]

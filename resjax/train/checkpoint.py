@@ -126,11 +126,16 @@ class Checkpoints:
         step = manager.latest_step() if step is None else step
         if step is None:
             raise CheckpointError(f"{self.directory / kind} holds no checkpoint")
-        wanted, sharding = stacked_stages(template), template.step.sharding
+        wanted, whole = stacked_stages(template), template.step.sharding
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, template)
         try:
             saved = stacked_stages(manager.item_metadata(step).train.tree)
-            targets = {"state": jax.eval_shape(lambda: restack(template, saved)), "totals": totals or Totals.zero()}
-            targets = jax.tree.map(lambda leaf: _abstract(leaf, sharding), targets)
+            state = jax.eval_shape(lambda: restack(template, saved))
+            there = shardings if saved == wanted else jax.tree.map(lambda leaf: whole, state)
+            targets = {
+                "state": jax.tree.map(_abstract, state, there),
+                "totals": jax.tree.map(lambda leaf: _abstract(leaf, whole), totals or Totals.zero()),
+            }
             restored = manager.restore(
                 step, args=ocp.args.Composite(train=ocp.args.StandardRestore(targets), run=ocp.args.JsonRestore())
             )
@@ -141,7 +146,7 @@ class Checkpoints:
             ) from failure
         state = restored["train"]["state"]
         if saved != wanted:
-            state = jax.jit(lambda state: restack(state, wanted), out_shardings=sharding)(state)
+            state = jax.jit(lambda state: restack(state, wanted), out_shardings=shardings)(state)
         return Restored(state, restored["train"]["totals"], restored["run"])
 
     def _save(self, manager, state, totals, run, metrics=None):

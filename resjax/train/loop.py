@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from resjax.layers import split_batch
 from resjax.train.metrics import NO_FAILURE, Sums
-from resjax.train.sharding import batch_sharding, check_batch_size, replicated
+from resjax.train.sharding import batch_sharding, check_batch_size, put_whole, replicated
 from resjax.train.state import TrainState, order_key
 from resjax.train.step import Batch
 
@@ -31,20 +31,18 @@ def epoch_order(seed: jax.Array, epoch: jax.Array, size: int) -> jax.Array:
 def put_resident(data: Batch, mesh: Mesh, multiple: int = 1) -> Batch:
     """Copies images and labels to every device, zero-padded at the end to a multiple of `multiple` images."""
     padding = -len(data[0]) % multiple
-    return tuple(
-        jax.device_put(np.pad(array, ((0, padding), *((0, 0) for _ in array.shape[1:]))), replicated(mesh))
-        for array in data
-    )
+    return tuple(put_whole(np.pad(array, ((0, padding), *((0, 0) for _ in array.shape[1:]))), mesh) for array in data)
 
 
-def make_run_steps(train_step: Callable, batch_size: int, mesh: Mesh) -> RunSteps:
+def make_run_steps(train_step: Callable, batch_size: int, mesh: Mesh, sharding: Any = None) -> RunSteps:
     """Builds `run_steps(state, totals, data, order, first, count) -> (state, totals)`, compiled once.
 
     It takes `count` steps in a compiled loop. Step i trains on images order[(first + i) * batch_size :][:batch_size]
     of the resident `data`. `count` is data, not shape: one compilation serves every length, and the cut of an epoch
     into calls changes no bit of the result. The loop ends early, with `totals.failed_step` set, at a loss or gradient
     that is not finite. What `train_step` reports beside `loss` and `gradient_norm` is added to the field of `totals` of
-    its name. `state` is donated; `totals` is not, so that the host can read it while the next call runs.
+    its name. `state` is donated; `totals` is not, so that the host can read it while the next call runs. `sharding` is
+    that of the state, see `state_sharding`; None: all of it is on each device.
 
     Raises:
       InputError: where `batch_size` is not a multiple of the number of devices.
@@ -73,14 +71,16 @@ def make_run_steps(train_step: Callable, batch_size: int, mesh: Mesh) -> RunStep
 
         return lax.while_loop(unfinished, body, (jnp.int32(0), state, totals))[1:]
 
-    return jax.jit(run_steps, donate_argnums=0, in_shardings=whole, out_shardings=whole)
+    of_state = whole if sharding is None else sharding
+    return jax.jit(run_steps, donate_argnums=0, in_shardings=(of_state, *(whole,) * 5), out_shardings=(of_state, whole))
 
 
-def make_run_evaluation(eval_step: Callable, batch_size: int, mesh: Mesh) -> Callable[..., Sums]:
+def make_run_evaluation(eval_step: Callable, batch_size: int, mesh: Mesh, sharding: Any = None) -> Callable[..., Sums]:
     """Builds `run_evaluation(variables, totals, data, size, first, count) -> totals`, compiled once.
 
     It evaluates `count` batches, from batch `first` on, of the resident `data`, which holds `size` images and is padded
-    to whole batches: the padding of the last one is masked, so that each image counts exactly once.
+    to whole batches: the padding of the last one is masked, so that each image counts exactly once. `sharding` is that
+    of the variables, as in `make_run_steps`.
 
     Raises:
       InputError: where `batch_size` is not a multiple of the number of devices.
@@ -89,6 +89,8 @@ def make_run_evaluation(eval_step: Callable, batch_size: int, mesh: Mesh) -> Cal
     whole, split = replicated(mesh), batch_sharding(mesh)
 
     def run_evaluation(variables: Any, totals: Sums, data: Batch, size, first, count) -> Sums:
+        variables = lax.with_sharding_constraint(variables, whole)
+
         def body(i, totals):
             start = (first + i) * batch_size
             batch = tuple(
@@ -100,7 +102,8 @@ def make_run_evaluation(eval_step: Callable, batch_size: int, mesh: Mesh) -> Cal
 
         return lax.fori_loop(0, count, body, totals)
 
-    return jax.jit(run_evaluation, in_shardings=whole, out_shardings=whole)
+    of_variables = whole if sharding is None else sharding
+    return jax.jit(run_evaluation, in_shardings=(of_variables, *(whole,) * 5), out_shardings=whole)
 
 
 def _add(totals: Sums, sums: dict[str, jax.Array]) -> Sums:

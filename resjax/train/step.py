@@ -8,7 +8,10 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
+from resjax.errors import InputError
+from resjax.layers import MOMENTS, empty_moments
 from resjax.models import first_kernel
+from resjax.train.sharding import replicated
 from resjax.train.state import TrainState, step_key
 
 Batch = tuple[jax.Array, ...]
@@ -45,6 +48,8 @@ def make_train_step(
     label_smoothing: float = 0.0,
     average_decay: float = 0.0,
     objective: Objective | None = None,
+    micro_batches: int = 1,
+    sharding: Any = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
     """Builds `train_step(state, batch) -> (state, metrics)`.
 
@@ -59,26 +64,71 @@ def make_train_step(
       label_smoothing: of the default objective.
       average_decay: decay per step of the moving average of parameters and BN statistics; 0 keeps none.
       objective: loss and counts; None is `classification(label_smoothing)`.
+      micro_batches: k, parts of a batch that go through the network one after another, for less memory; gradients and
+        running statistics are those of the whole batch. BN of scope n sees the same groups of images as with k = 1,
+        global BN those of the part; the draws of dropout and stochastic depth are each part's own.
+      sharding: of the state, see `resjax.train.state_sharding`, where devices hold shares of it: the step gathers the
+        parameters once, and each device updates its share. None: all of it is on each device.
     """
     objective = objective or classification(label_smoothing)
+    scope = getattr(model, "norm_scope", "global")
+    together = 1 if scope == "global" else scope
+
+    def gradients_of(params, batch_stats, moments, key, images, targets, labels):
+        """((loss, (counts, batch_stats, moments)), gradients) of one part of a batch."""
+
+        def loss_fn(params):
+            logits, new = model.apply(
+                {"params": params, "batch_stats": batch_stats, MOMENTS: moments},
+                images,
+                train=True,
+                mutable=["batch_stats", MOMENTS],
+                rngs={"dropout": key},
+            )
+            loss, counts = objective(logits, targets, *labels)
+            return loss, (counts, new.get("batch_stats", {}), new.get(MOMENTS, {}))
+
+        return jax.value_and_grad(loss_fn, has_aux=True)(params)
+
+    def accumulated(params, batch_stats, key, *batch):
+        """The same of a whole batch, part by part."""
+        parts = jax.tree.map(lambda array: split_batch(array, micro_batches, together), batch)
+
+        def add(carry, part):
+            (total, (batch_stats, moments)), (i, part) = carry, part
+            key_i = jax.random.fold_in(key, i)
+            (loss, (counts, *statistics)), gradients = gradients_of(params, batch_stats, moments, key_i, *part)
+            total = jax.tree.map(jnp.add, total, ((loss, counts), gradients))
+            return (total, tuple(statistics)), None
+
+        statistics = batch_stats, empty_moments(batch_stats)
+        first = jax.tree.map(lambda array: array[0], parts)
+        ((loss, (counts, *_)), gradients) = jax.eval_shape(gradients_of, params, *statistics, key, *first)
+        zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), ((loss, counts), gradients))
+        (total, (batch_stats, _)), _ = jax.lax.scan(add, (zero, statistics), (jnp.arange(micro_batches), parts))
+        ((loss, counts), gradients) = total
+        mean = jax.tree.map(lambda value: value / micro_batches, (loss, gradients))
+        return (mean[0], (counts, batch_stats)), mean[1]
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         images, *labels = batch
         prepare_key, dropout_key = jax.random.split(step_key(state.seed, state.step))
         images, targets = prepare(prepare_key, images, *labels)
-
-        def loss_fn(params):
-            logits, new = model.apply(
-                {"params": params, "batch_stats": state.batch_stats},
-                images,
-                train=True,
-                mutable=["batch_stats"],
-                rngs={"dropout": dropout_key},
+        params = state.params
+        if sharding is not None:
+            params = jax.lax.with_sharding_constraint(
+                params, jax.tree.map(lambda s: replicated(s.mesh), sharding.params)
             )
-            loss, counts = objective(logits, targets, *labels)
-            return loss, (counts, new.get("batch_stats", {}))
-
-        (loss, (counts, batch_stats)), gradients = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+        if micro_batches == 1:
+            (loss, (counts, batch_stats, _)), gradients = gradients_of(
+                params, state.batch_stats, {}, dropout_key, images, targets, labels
+            )
+        else:
+            (loss, (counts, batch_stats)), gradients = accumulated(
+                params, state.batch_stats, dropout_key, images, targets, labels
+            )
+        if sharding is not None:
+            gradients = jax.lax.with_sharding_constraint(gradients, sharding.params)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         average = state.average
@@ -97,6 +147,29 @@ def make_train_step(
         return state, metrics
 
     return train_step
+
+
+def split_batch(array: jax.Array, parts: int, together: int = 1) -> jax.Array:
+    """Splits [N, ...] into [parts, N / parts, ...]: of each `parts` groups of images, one goes into each part.
+
+    So every device that holds a stretch of the batch holds its share of each part, and nothing moves.
+
+    Args:
+      array: images, or what is known of them.
+      parts: number of parts.
+      together: consecutive images that stay together, a group.
+
+    Raises:
+      InputError: where N is no multiple of parts * together.
+    """
+    images = array.shape[0]
+    if images % (parts * together):
+        raise InputError(
+            f"micro_batches {parts}: a batch of {images} images is no multiple of {parts * together}"
+            + (f" (BN normalises {together} images together)" if together > 1 else "")
+        )
+    groups = array.reshape(-1, parts, together, *array.shape[1:])
+    return jnp.moveaxis(groups, 1, 0).reshape(parts, images // parts, *array.shape[1:])
 
 
 def make_eval_step(

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from resjax import InputError
-from resjax.layers import BatchNorm
+from resjax import InputError, train
+from resjax.layers import MOMENTS, BatchNorm, empty_moments
 
 EPSILON, MOMENTUM = 1e-3, 0.7
 
@@ -133,3 +133,44 @@ def test_one_value_per_channel_stays_finite():
     """n = 1: there is no unbiased variance; the stored one is the biased one, 0."""
     _, new = _train(BatchNorm(momentum=0.0), _variables(6), _images((1, 1, 1, 6)))
     np.testing.assert_array_equal(new["batch_stats"]["var"], np.zeros(6))
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("devices", [1, 2, 8])
+def test_ghost_batches_normalise_on_their_own_and_move_the_statistics_together_on_any_number_of_devices(devices):
+    """Groups of 4 images: also where a device holds 2 of them. The stored variance holds the spread of their means."""
+    x, variables = _images((16, 5, 4, 6)), _variables(6)
+    x += np.arange(4, dtype=np.float32).repeat(4)[:, None, None, None]  # groups of different means
+    layer = BatchNorm(momentum=MOMENTUM, epsilon=EPSILON, norm_scope=4)
+    mesh = train.data_mesh(jax.devices()[:devices])
+    variables = jax.device_put(variables, train.replicated(mesh))
+    y, new = _train(layer, variables, jax.device_put(x, train.batch_sharding(mesh)))
+    exact, old = x.astype(np.float64), variables["batch_stats"]
+    for group in range(4):
+        part = slice(4 * group, 4 * group + 4)
+        mean, var = exact[part].mean((0, 1, 2)), exact[part].var((0, 1, 2))
+        np.testing.assert_allclose(y[part], _normalise(exact[part], mean, var, variables["params"]), atol=3e-6)
+    mean, var = exact.mean((0, 1, 2)), exact.var((0, 1, 2), ddof=1)
+    np.testing.assert_allclose(new["batch_stats"]["mean"], 0.7 * old["mean"] + 0.3 * mean, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(new["batch_stats"]["var"], 0.7 * old["var"] + 0.3 * var, rtol=2e-6)
+
+
+@pytest.mark.quick
+def test_calls_that_share_moments_move_the_running_statistics_as_one_call_with_all_images():
+    x, variables = _images((12, 5, 4, 6)), _variables(6)
+    x += np.arange(3, dtype=np.float32).repeat(4)[:, None, None, None]
+    layer = BatchNorm(momentum=MOMENTUM, epsilon=EPSILON)
+    _, whole = _train(layer, variables, x)
+    stats, moments = variables["batch_stats"], empty_moments(variables["batch_stats"])
+    for part in np.split(x, 3):
+        shared = {"params": variables["params"], "batch_stats": stats, MOMENTS: moments}
+        y, new = layer.apply(shared, part, True, mutable=["batch_stats", MOMENTS])
+        np.testing.assert_allclose(y, layer.apply(variables, part, True, mutable=["batch_stats"])[0], atol=1e-6)
+        stats, moments = new["batch_stats"], new[MOMENTS]
+    for name in ("mean", "var"):
+        np.testing.assert_allclose(stats[name], whole["batch_stats"][name], rtol=2e-6, atol=1e-6)
+
+
+def test_a_batch_that_groups_do_not_divide_is_refused():
+    with pytest.raises(InputError, match="norm_scope 4: a batch of 3 images"):
+        BatchNorm(norm_scope=4).apply(_variables(6), _images(), True, mutable=["batch_stats"])

@@ -1,0 +1,85 @@
+"""The real command as several processes on this machine: started, watched, signalled."""
+
+import os
+import pathlib
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+from tests.conftest import ROOT
+
+COMMAND = (
+    *("-m", "experiments.cifar", "--config", "quickstart", "--model.name", "resnet_8", "--dataset", "cifar10_mini"),
+    *("--batch_size", "64", "--eval_batch_size", "256", "--epochs", "2"),
+)
+
+
+class ProcessGroup:
+    """The command in `count` processes of `devices` CPU devices each, their output in files. A context manager.
+
+    Args:
+      workdir: of the run; the files go beside it.
+      count, devices: how many.
+      flags: more of the command's.
+    """
+
+    def __init__(self, workdir: pathlib.Path, count: int, devices: int, *flags: str):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            coordinator = f"127.0.0.1:{free.getsockname()[1]}"
+        self._logs = [workdir.with_name(f"{workdir.name}.{i}.log") for i in range(count)]
+        self.processes = []
+        for i, log in enumerate(self._logs):
+            together = ("--coordinator", coordinator, "--num_processes", str(count), "--process_id", str(i))
+            command = (sys.executable, *COMMAND, "--workdir", str(workdir), *flags, *(together if count > 1 else ()))
+            environment = {**os.environ, "JAX_NUM_CPU_DEVICES": str(devices), "PYTHONUNBUFFERED": "1"}
+            with log.open("w") as file:
+                self.processes.append(
+                    subprocess.Popen(command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT)
+                )
+
+    def __enter__(self) -> "ProcessGroup":
+        return self
+
+    def __exit__(self, *error) -> None:
+        for process in self.processes:
+            process.kill()
+            process.wait()
+
+    def log(self, index: int) -> str:
+        """What a process has written, without what gloo says, and XLA of a compilation that took long."""
+        noise = r"^(\[Gloo\]|\*{9}|E\d{4} .*slow_operation_alarm|\[Compiling|The operation took|\n).*\n?"
+        return re.sub(noise, "", self._logs[index].read_text(), flags=re.MULTILINE)
+
+    def wait_for(self, text: str, index: int = 0, timeout: float = 300) -> None:
+        """Returns when a process has written `text`."""
+        deadline = time.monotonic() + timeout
+        while text not in self.log(index):
+            assert self.processes[index].poll() is None and time.monotonic() < deadline, self.log(index)
+            time.sleep(0.05)
+
+    def is_alive(self) -> bool:
+        """Whether every process runs."""
+        return all(process.poll() is None for process in self.processes)
+
+    def kill(self, index: int) -> None:
+        """kill -9."""
+        self.processes[index].send_signal(signal.SIGKILL)
+
+    def terminate(self, index: int) -> None:
+        """SIGTERM."""
+        self.processes[index].send_signal(signal.SIGTERM)
+
+    def finish(self, timeout: float = 600) -> list[int]:
+        """Exit codes, when all have ended."""
+        deadline = time.monotonic() + timeout
+        return [process.wait(max(deadline - time.monotonic(), 0.1)) for process in self.processes]
+
+
+def saved_steps(workdir: pathlib.Path) -> list[int]:
+    """Steps of the complete checkpoints."""
+    latest = workdir / "checkpoints" / "latest"
+    return sorted(int(path.name) for path in latest.glob("*") if path.name.isdigit()) if latest.exists() else []

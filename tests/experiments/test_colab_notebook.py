@@ -1,0 +1,76 @@
+"""The Colab notebook, top to bottom in a kernel of its own; killed in the middle, and run again."""
+
+import concurrent.futures
+import os
+import signal
+import time
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, DeadKernelError
+
+from tests.conftest import ROOT
+
+FLAGS = [
+    *("--config", "wrn_16_4", "--model.name", "wrn_10_1", "--dataset", "cifar10_mini", "--epochs", "2"),
+    *("--batch_size", "100", "--schedule.boundaries", "1"),
+]
+
+
+def _notebook(folder):
+    """The notebook with the parameters of this test."""
+    notebook = nbformat.read(ROOT / "experiments" / "colab_tpu.ipynb", as_version=4)
+    (parameters,) = (cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", ()))
+    values = {
+        "SOURCE": str(ROOT),
+        "ROOT": str(folder),
+        "PLATFORM": "cpu",
+        "FLAGS": FLAGS,
+        "MINUTES_BETWEEN_CHECKPOINTS": 0.02,
+        # Resolves the whole installation against what is there, and leaves the environment of the tests alone.
+        "PIP_OPTIONS": "--dry-run",
+    }
+    names = {line.split(" = ")[0] for line in parameters.source.splitlines()}
+    assert names == set(values), "every parameter is set here"
+    parameters.source = "\n".join(f"{name} = {value!r}" for name, value in values.items())
+    return notebook
+
+
+def _client(notebook):
+    return NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(ROOT)}})
+
+
+def _text(notebook):
+    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    return "".join(output.get("text", "") for output in outputs)
+
+
+@pytest.mark.quick
+def test_the_notebook_survives_the_end_of_its_session(tmp_path, monkeypatch):
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "2")
+    client = _client(_notebook(tmp_path))
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        first = pool.submit(client.execute)
+        while not any((tmp_path / "run" / "checkpoints" / "latest").glob("[0-9]*")):
+            assert not first.done(), first.result()
+            time.sleep(0.1)
+        os.kill(client.km.provisioner.pid, signal.SIGKILL)
+        with pytest.raises((DeadKernelError, CellExecutionError)):
+            first.result(timeout=120)
+
+    again = _notebook(tmp_path)
+    _client(again).execute()
+    text = _text(again)
+    assert "resuming at step" in text and "test error" in text
+    shown = [output for cell in again.cells for output in cell.get("outputs", ())]
+    pictures = [output for output in shown if "image/png" in output.get("data", ())]
+    assert pictures, "the curves are shown"
+
+
+def test_the_notebook_is_committed_without_outputs():
+    notebook = nbformat.read(ROOT / "experiments" / "colab_tpu.ipynb", as_version=4)
+    nbformat.validate(notebook)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert not any(cell.outputs or cell.execution_count for cell in code)
