@@ -1,8 +1,16 @@
 """Training: state, step, compiled loop, optimizer, schedules, sharding, checkpoints."""
 
 from resjax.train.checkpoint import CheckpointError, Checkpoints, Restored, read_variables
-from resjax.train.loop import epoch_order, make_run_evaluation, make_run_steps, put_resident
-from resjax.train.metrics import NO_FAILURE, PixelTotals, Sums, Totals
+from resjax.train.crops import make_crops_eval_step, predict_crops, top_classification
+from resjax.train.loop import (
+    epoch_order,
+    make_evaluate_batch,
+    make_run_batch,
+    make_run_evaluation,
+    make_run_steps,
+    put_resident,
+)
+from resjax.train.metrics import NO_FAILURE, PixelTotals, Sums, TopTotals, Totals
 from resjax.train.optimizers import kernels, learning_rate_factors, not_biases, sgd
 from resjax.train.schedules import SCHEDULES, learning_rate_schedule
 from resjax.train.segmentation import (
@@ -28,6 +36,7 @@ __all__ = [
     "PixelTotals",
     "Restored",
     "Sums",
+    "TopTotals",
     "Totals",
     "TrainState",
     "batch_sharding",
@@ -40,7 +49,10 @@ __all__ = [
     "kernels",
     "learning_rate_factors",
     "learning_rate_schedule",
+    "make_crops_eval_step",
     "make_eval_step",
+    "make_evaluate_batch",
+    "make_run_batch",
     "make_run_evaluation",
     "make_run_steps",
     "make_segmentation_eval_step",
@@ -48,10 +60,12 @@ __all__ = [
     "mine_hard_pixels",
     "not_biases",
     "pixel_cross_entropy",
+    "predict_crops",
     "predict_probabilities",
     "put_resident",
     "read_variables",
     "replicated",
     "segmentation",
     "sgd",
+    "top_classification",
 ]

@@ -1,7 +1,7 @@
 """Encoded images, decoded no further than a crop of them needs.
 
-JPEG goes through libjpeg-turbo (simplejpeg), which reports what it had to guess as an error and reads at half, a quarter
-or an eighth of the size for less work; PNG and WebP through Pillow.
+JPEG goes through libjpeg-turbo (simplejpeg), which reports what it had to guess as an error, and reads at half, a
+quarter or an eighth of the size for less work; PNG and WebP go through Pillow.
 """
 
 import io
