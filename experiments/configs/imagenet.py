@@ -294,7 +294,9 @@ CONFIGS: dict[str, NamedImagenet] = {
     },
     "resnext_101_32x8d": _torchvision("resnext_101_32x8d", epochs=100),
     **{
-        name: _fb_torch(name, f"{HUANG_2016_DENSE}, section 4.2", "liuzhuang13" if name == "densenet_161" else "table 3")
+        name: _fb_torch(
+            name, f"{HUANG_2016_DENSE}, section 4.2", "liuzhuang13" if name == "densenet_161" else "table 3"
+        )
         for name in IMAGENET_NETWORKS
         if name.startswith("densenet")
     },
