@@ -201,6 +201,10 @@ def _torchvision_modern() -> NamedImagenet:
     )
 
 
+def _dense_source(model: str) -> str:
+    return "liuzhuang13" if model == "densenet_161" else "table 3"
+
+
 def _stochastic_depth() -> NamedImagenet:
     named = _fb_torch(
         "resnet_152",
@@ -255,7 +259,7 @@ CONFIGS: dict[str, NamedImagenet] = {
         f"resnet_{depth}": _fb_torch(f"resnet_{depth}", _FB, "fb.resnet.torch", statistic="1-crop")
         for depth in (18, 34, 101, 152)
     },
-    # The authors of fb.resnet.torch published a ResNet-50 with BN after the addition; those of ResNeXt trained this one.
+    # The ResNet-50 of fb.resnet.torch has BN after the addition; ResNeXt's authors trained this one.
     "resnet_50": _fb_torch("resnet_50", _FB, "1611.05431"),
     "resnet_50_torchvision": _torchvision("resnet_50"),
     "resnet_50_modern": _torchvision_modern(),
@@ -294,9 +298,7 @@ CONFIGS: dict[str, NamedImagenet] = {
     },
     "resnext_101_32x8d": _torchvision("resnext_101_32x8d", epochs=100),
     **{
-        name: _fb_torch(
-            name, f"{HUANG_2016_DENSE}, section 4.2", "liuzhuang13" if name == "densenet_161" else "table 3"
-        )
+        name: _fb_torch(name, f"{HUANG_2016_DENSE}, section 4.2", _dense_source(name))
         for name in IMAGENET_NETWORKS
         if name.startswith("densenet")
     },
