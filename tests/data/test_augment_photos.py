@@ -1,5 +1,7 @@
 """Augmentation of photographs in the step, against NumPy and Pillow, which torchvision's operations call."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,11 +25,17 @@ KEY = jax.random.key(0)
 IMAGES = np.random.default_rng(0).integers(20, 230, (3, 24, 32, 3)).astype(np.uint8)
 
 
+@functools.partial(jax.jit, static_argnames="wide")
+def _apply_each(strength, sign, wide):
+    """Every operation on every image."""
+    kinds = jnp.repeat(jnp.arange(len(OPERATIONS)), len(IMAGES))
+    images = jnp.tile(jnp.float32(IMAGES), (len(OPERATIONS), 1, 1, 1))
+    return apply_operations(images, kinds, jnp.full(len(kinds), strength), jnp.full(len(kinds), sign), wide)
+
+
 def _apply(name, strength, sign):
-    kinds = jnp.full(len(IMAGES), OPERATIONS.index(name))
-    return apply_operations(
-        jnp.float32(IMAGES), kinds, jnp.full(len(IMAGES), strength), jnp.full(len(IMAGES), sign), wide=True
-    )
+    each = np.asarray(_apply_each(strength, sign, wide=True)).reshape(len(OPERATIONS), *IMAGES.shape)
+    return each[OPERATIONS.index(name)]
 
 
 _ENHANCED = {
@@ -79,15 +87,15 @@ def test_moves_are_pillows_affine_maps(sign):
 
 
 def test_jitter_lighting_and_erasing_do_what_they_say():
-    images = jnp.float32(IMAGES)
+    images, jitter = jnp.float32(IMAGES), jax.jit(colour_jitter)
     grey = jnp.broadcast_to(jnp.float32(100), images.shape)
-    jittered = np.asarray(colour_jitter(KEY, grey, 0.4))
+    jittered = np.asarray(jitter(KEY, grey, 0.4))
     assert np.ptp(jittered, axis=(1, 2, 3)).max() < 1e-3 and 60 - 1e-3 <= jittered.min() <= jittered.max() <= 140 + 1e-3
     assert len(np.unique(jittered[:, 0, 0, 0])) == 3
-    np.testing.assert_allclose(colour_jitter(KEY, images, 0.0), images, atol=1e-3)
+    np.testing.assert_allclose(jitter(KEY, images, 0.0), images, atol=1e-3)
     light = np.asarray(lighting(KEY, images, 0.1) - images)
     assert np.ptp(light, axis=(1, 2)).max() < 1e-3 and 0.1 < np.abs(light).mean() < 30
-    erased = np.asarray(random_erasing(KEY, jnp.ones((200, 24, 32, 3)), 0.5)) == 0
+    erased = np.asarray(jax.jit(random_erasing)(KEY, jnp.ones((200, 24, 32, 3)), 0.5)) == 0
     share = erased.all(-1).mean((1, 2))
     assert 70 < (share > 0).sum() < 130 and share.max() < 0.36 and 0.01 < share[share > 0].min()
     for mask in erased[share > 0][:20, ..., 0]:  # a rectangle
@@ -97,7 +105,7 @@ def test_jitter_lighting_and_erasing_do_what_they_say():
 def test_policies_leave_their_range_and_draw_for_each_image():
     same = jnp.broadcast_to(jnp.float32(IMAGES[0]), (64, *IMAGES.shape[1:]))
     for policy in (trivial_augment, rand_augment):
-        changed = np.asarray(policy(KEY, same))
+        changed = np.asarray(jax.jit(policy)(KEY, same))
         assert changed.min() >= 0 and changed.max() <= 255 and len(np.unique(changed.mean((1, 2, 3)))) > 20
 
 
