@@ -95,7 +95,8 @@ def describe_split(version: Path, split: str) -> Shards:
         ) from error
     if split_info is None:
         raise InputError(f"{version}: has only the splits {', '.join(described.splits)}; {split!r} was not prepared")
-    names = getattr(described.features.get("label"), "names", None) or ()
+    label = described.features["label"] if "label" in described.features else None
+    names = getattr(label, "names", None) or ()
     paths = tuple(map(Path, split_info.filepaths))
     return Shards(paths, tuple(split_info.shard_lengths), file_format, tuple(names))
 

@@ -120,7 +120,7 @@ def test_broken_images_are_replaced_by_the_next_and_reported_once(dataset):
     damaged = _Damaged(dataset.train, {3, 4})
     batches = _take(damaged, config, 4, report=lambda *report: reports.append(report))
     assert sorted(path for path, _ in reports) == ["image 3", "image 4"]
-    assert all("premature end" in reason.lower() for _, reason in reports)
+    assert all("JPEG" in reason for _, reason in reports)
     whole = _take(dataset.train, config, 4)
     same = [np.array_equal(a, b) for one, two in zip(batches, whole, strict=True)
             for a, b in zip(one.views[0], two.views[0], strict=True)]  # fmt: skip
