@@ -13,6 +13,7 @@ from resjax.errors import InputError
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")
 # Beyond this a header promises gigabytes; the largest image of ImageNet has 17 million pixels.
 _MOST_PIXELS = 2**28
+_JPEG = b"\xff\xd8\xff"
 
 
 class BrokenImage(Exception):
@@ -31,7 +32,7 @@ def require_decoders() -> None:
 
 def looks_like_an_image(head: bytes) -> bool:
     """Whether a file that starts with `head` (12 bytes or more) says it is JPEG, PNG or WebP."""
-    return head.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
+    return head.startswith((_JPEG, b"\x89PNG\r\n\x1a\n")) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
 
 
 class EncodedImage:
@@ -53,7 +54,7 @@ class EncodedImage:
 
         self._data, self._opened = data, None
         try:
-            if simplejpeg.is_jpeg(data):
+            if data.startswith(_JPEG):
                 self.height, self.width = simplejpeg.decode_jpeg_header(data)[:2]
             else:
                 self._opened = Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "WEBP"))
