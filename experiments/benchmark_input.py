@@ -62,6 +62,7 @@ def measure_input(options: InputOptions) -> dict[str, Any]:
         if options.data_dir is None:
             draw_mosaics(pathlib.Path(folder), _DRAWN)
         source = open_folder(options.data_dir or folder).train
+        sizes = [len(source.read(index)[0]) for index in range(min(len(source), 64))]
         rates = {"decoder": [], "decoders": [], "loader": [], "resident": [], "streamed": []}
         config = StreamConfig((RandomResizedCrop(_SIZE),), options.batch, seed=0)
         training = _Training(options, source, config, workers)
@@ -75,7 +76,7 @@ def measure_input(options: InputOptions) -> dict[str, Any]:
     median = {name: statistics.median(values) for name, values in rates.items()}
     return {
         "source": options.data_dir or f"{_DRAWN} drawn JPEG files of {_HEIGHT} x {_WIDTH} pixels",
-        "bytes_per_image": float(np.mean([len(source.read(index)[0]) for index in range(min(len(source), 64))])),
+        "bytes_per_image": float(np.mean(sizes)),
         "workers": workers,
         "cores": len(os.sched_getaffinity(0)),
         "model": options.model,
