@@ -17,7 +17,8 @@ from typing import Any, Literal
 import tyro
 from rich.console import Console
 
-from experiments.benchmark_workers import MeasurementError, Worker, create_network
+from experiments.benchmark_input import InputOptions, input_table, measure_input
+from experiments.benchmark_workers import MeasurementError, Worker, create_network, machine
 from experiments.configs.base import Remat, Scan, form_options
 from resjax.errors import InputError
 from resjax.models import model_info, multiply_adds
@@ -54,8 +55,16 @@ class Options:
     """Residual networks of resjax: what blocks keep for the gradient: all, their convolutions' outputs, their input."""
     torch: tuple[Literal["eager", "compile"], ...] = ("eager", "compile")
     """PyTorch's ways of running; the best of them counts. Without a value: resjax alone."""
+    input: bool = False
+    """Measure the input pipeline instead: loader alone, and training the first of the networks with it."""
+    data_dir: str | None = None
+    """With --input: folder of class folders; default: JPEG files drawn for the purpose."""
+    workers: int | None = None
+    """With --input: processes that decode; default: one for each core but one."""
+    seconds: float = 10.0
+    """With --input: length of each measurement in a turn."""
     output: pathlib.Path = pathlib.Path("benchmarks")
-    """Folder for results.json and results.md."""
+    """Folder for results.json and results.md; input.json and input.md with --input."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -63,11 +72,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(soft_wrap=True)
     options = tyro.cli(Options, prog=PROGRAM, description=__doc__, args=arguments, use_underscores=True)
     try:
+        if options.input:
+            results = run_input(options)
+            write(options.output, "input", results, text := input_table(results))
+            console.print(text, markup=False, highlight=False)
+            return 0
         results = run(options, console)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    write(options.output, results)
+    write(options.output, "results", results, table(results))
     console.print(table(results), markup=False, highlight=False)
     return 0
 
@@ -89,6 +103,22 @@ def run(options: Options, console: Console) -> dict[str, Any]:
         rows.append(row)
         console.print(line(row), markup=False, highlight=False)
     return {"date": datetime.date.today().isoformat(), "machine": machine, "dtype": options.dtype, "networks": rows}
+
+
+def run_input(options: Options) -> dict[str, Any]:
+    """Measures the input pipeline; returns what input.json holds.
+
+    Raises:
+      InputError: for a network that is not ImageNet's, or images that cannot be read.
+    """
+    models = options.models if options.models != MODELS else ("resnet_50:32",)
+    name, batch = _parse(models[0], {})
+    if options.rounds < 1 or not options.seconds > 0:
+        raise InputError(f"--rounds and --seconds: expected positive numbers, got {options.rounds}, {options.seconds}")
+    measured = measure_input(
+        InputOptions(options.data_dir, name, batch, options.workers, options.rounds, options.seconds, options.dtype)
+    )
+    return {"date": datetime.date.today().isoformat(), "dtype": options.dtype, "machine": machine()} | measured
 
 
 def measure(
@@ -142,11 +172,11 @@ def _rates(seconds: dict[str, list[float]], kind: str, batch: int, row: dict[str
     }
 
 
-def write(folder: pathlib.Path, results: dict[str, Any]) -> None:
-    """Writes results.json and results.md."""
+def write(folder: pathlib.Path, name: str, results: dict[str, Any], text: str) -> None:
+    """Writes NAME.json and NAME.md."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "results.json").write_text(json.dumps(results, indent=1) + "\n")
-    (folder / "results.md").write_text(table(results) + "\n")
+    (folder / f"{name}.json").write_text(json.dumps(results, indent=1) + "\n")
+    (folder / f"{name}.md").write_text(text + "\n")
 
 
 def table(results: dict[str, Any]) -> str:

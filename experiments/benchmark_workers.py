@@ -97,6 +97,14 @@ def _cpu() -> str:
     return f"{os.cpu_count()} cores of {name}"
 
 
+def machine() -> dict[str, str]:
+    """What JAX runs on here; starts JAX."""
+    import jax
+
+    devices = jax.devices()
+    return {"cpu": _cpu(), "devices": f"{len(devices)} x {devices[0].device_kind}", "jax": jax.__version__}
+
+
 def create_network(name: str, **overrides: Any) -> Any:
     """A network of `resjax.create_model`; NAME@STRIDE is the one of that output stride, dilated behind it."""
     from resjax import create_model
@@ -149,11 +157,7 @@ class _Resjax:
             "lower_s": lowered_at - traced_at,
             "compile_s": time.perf_counter() - lowered_at,
             "ceiling_gflops": _matmul_rate(jnp.dtype(dtype)),
-            "machine": {
-                "cpu": _cpu(),
-                "devices": f"{mesh.size} x {jax.devices()[0].device_kind}",
-                "jax": jax.__version__,
-            },
+            "machine": machine(),
         }
         variables = jax.tree.map(jnp.copy, state.variables)
         self._forward = jax.jit(lambda images: model.apply(variables, images), out_shardings=split)

@@ -12,13 +12,24 @@ _BARS = " ▁▂▃▄▅▆▇█"
 
 
 def print_dry_run(
-    config: Config, model, optimizer, schedule, image_shape: tuple[int, int, int], train_images: int, console: Console
+    config: Config,
+    model,
+    optimizer,
+    schedule,
+    image_shape: tuple[int, int, int],
+    train_images: int,
+    console: Console,
+    resident_images: int | None = None,
 ) -> None:
-    """Prints parameters, FLOPs per image, a memory estimate, the learning-rate curve and the number of steps."""
+    """Prints parameters, FLOPs per image, a memory estimate, the learning-rate curve and the number of steps.
+
+    `resident_images` are on the device at once: by default all `train_images`.
+    """
     steps_per_epoch = train_images // config.batch_size
     total = steps_per_epoch * config.epochs
     work = 2 * models.multiply_adds(model, image_shape)
-    memory = memory_estimate(config, model, optimizer, image_shape, train_images)
+    resident_images = train_images if resident_images is None else resident_images
+    memory = memory_estimate(config, model, optimizer, image_shape, resident_images)
     lines = {
         "model": config.model.name,
         "parameters": f"{models.parameter_count(model, image_shape):,}",
@@ -35,7 +46,7 @@ def print_dry_run(
 
 
 def memory_estimate(
-    config: Config, model, optimizer, image_shape: tuple[int, int, int], train_images: int
+    config: Config, model, optimizer, image_shape: tuple[int, int, int], resident_images: int
 ) -> dict[str, int]:
     """Bytes of what a training step must hold at once; fused and temporary buffers of the compiler come on top."""
     images = jax.ShapeDtypeStruct((config.batch_size, *image_shape), jnp.float32)
@@ -64,7 +75,7 @@ def memory_estimate(
         **({"moving average": _bytes(state.average)} if state.average is not None else {}),
         "gradients": params,
         "activations kept for the backward pass": max(_bytes(kept) - params, 0),
-        "training images": train_images * int(np.prod(image_shape)),
+        "training images": resident_images * int(np.prod(image_shape)),
     }
 
 

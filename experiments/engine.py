@@ -16,12 +16,14 @@ from rich.console import Console
 from experiments.agreement import Agreement, Decision
 from experiments.configs.base import RunConfig
 from experiments.curves import CurvesDrawer
+from experiments.feeds import Data, count_images, image_shape, make_feed
 from experiments.interrupt import Interrupted, InterruptRequest
 from experiments.measure import TEST_ERROR, Measure
 from experiments.pace import Pace
 from experiments.progress import ProgressDisplay
 from experiments.workdir import Workdir
 from resjax import train
+from resjax.data.images import StreamError
 from resjax.errors import InputError
 from resjax.train import NO_FAILURE, Checkpoints, Sums, Totals, TrainState
 
@@ -41,7 +43,8 @@ class Task:
       optimizer, schedule: the optimizer, and its learning rate as a function of the step.
       prepare: normalisation and augmentation of a training batch, see `resjax.train.step.Prepare`.
       normalize: normalisation of test images.
-      train_data, test_data: uint8 images [N, H, W, C] and int32 labels [N], or what else `prepare` takes.
+      train_data, test_data: uint8 images [N, H, W, C] and int32 labels [N], or what else `prepare` takes; or both as
+        streams.
       title: of the figure.
       published: the published value of the measure in percent, or None.
       published_label: of the published value.
@@ -57,8 +60,8 @@ class Task:
     schedule: optax.Schedule
     prepare: Callable
     normalize: Callable
-    train_data: tuple[np.ndarray, ...]
-    test_data: tuple[np.ndarray, ...]
+    train_data: Data
+    test_data: Data
     title: str
     published: float | None = None
     published_label: str = ""
@@ -86,7 +89,7 @@ class Engine:
         self._mesh = train.data_mesh(devices)
         train.check_batch_size(config.batch_size, self._mesh)
         train.check_batch_size(config.eval_batch_size, self._mesh)
-        self._steps_per_epoch = len(task.train_data[0]) // config.batch_size
+        self._steps_per_epoch = count_images(task.train_data) // config.batch_size
         self._display = ProgressDisplay(config.epochs, self._steps_per_epoch, console, task.measure)
         self._request = InterruptRequest()
         self._agreement = Agreement(self._mesh, self._request)
@@ -110,7 +113,7 @@ class Engine:
                 for context in (self._request, self._curves, self._display):
                     stack.enter_context(context)
                 self._checkpoints = checkpoints = stack.enter_context(Checkpoints(self._workdir.checkpoints))
-                self._set_up()
+                self._set_up(stack)
                 if self._config.tensorboard and self._workdir.writes:
                     from tensorboardX import SummaryWriter
 
@@ -139,16 +142,18 @@ class Engine:
                 f"the devices of another process no longer answer ({str(error).splitlines()[0][:200]})."
                 f" {self._what_is_left()} The same commands, started again, go on from there."
             ) from error
+        except StreamError as error:
+            raise TrainingError(f"{error}. {self._what_is_left()} The same command goes on from there.") from error
         except (train.CheckpointError, OSError) as error:
             way_out = "Once it can be written again, the same command goes on from there."
             raise TrainingError(f"{error}. {self._what_is_left()} {way_out}") from error
 
-    def _set_up(self) -> None:
-        """Compiled functions, resident data, and the state: new, or the newest checkpoint's."""
+    def _set_up(self, stack: contextlib.ExitStack) -> None:
+        """Compiled functions, the feed, and the state: new, or the newest checkpoint's."""
         config, task, mesh = self._config, self._task, self._mesh
 
         def new_state(variables):
-            shape, averages = task.train_data[0].shape[1:], config.average_decay > 0
+            shape, averages = image_shape(task.train_data), config.average_decay > 0
             return train.create_state(task.model, task.optimizer, config.seed, shape, averages, variables)
 
         variables = None if task.variables is None else train.put_whole(task.variables, mesh)
@@ -163,13 +168,8 @@ class Engine:
             micro_batches=config.micro_batches,
             sharding=sharding if config.shard_state else None,
         )
-        self._run_steps = train.make_run_steps(step, config.batch_size, mesh, sharding)
         eval_step = task.eval_step or train.make_eval_step(task.model, task.normalize)
-        self._run_evaluation = train.make_run_evaluation(eval_step, config.eval_batch_size, mesh, sharding.variables)
-        self._train_data = train.put_resident(task.train_data, mesh)
-        self._test_data = train.put_resident(task.test_data, mesh, config.eval_batch_size)
         self._zero = train.put_whole(task.zero, mesh)
-
         self._totals = self._zero
         self._start = 0
         latest = self._checkpoints.latest_step
@@ -189,6 +189,9 @@ class Engine:
             self._epoch_seconds = restored.run["epoch_seconds"]
             self._display.message(f"resuming at step {self._start} from {self._workdir.checkpoints}")
         self._workdir.start(self._resolved)
+        data = (task.train_data, task.test_data)
+        self._feed = make_feed(config, *data, step, eval_step, mesh, sharding, self._start, self._display.message)
+        stack.callback(self._feed.close)
         self._step = self._start
         self.records = self._workdir.read_metrics(up_to_step=self._start)
         trained, within = divmod(self._step, self._steps_per_epoch)
@@ -198,12 +201,11 @@ class Engine:
             self._totals, self._epoch_seconds = self._zero, 0.0
         if self._step < config.epochs * self._steps_per_epoch:
             # No step, only compilation, so that it doesn't count as training time.
-            self._dispatch(self._order(), 0)
+            self._dispatch(0)
 
     def _train_epoch(self) -> None:
         """Takes the steps that the epoch under way still lacks."""
         end = (self._epoch + 1) * self._steps_per_epoch
-        order = self._order()
         # Two dispatches in flight: the device never waits for the host.
         flight, mark = collections.deque(), 0.0
         while self._step < end or flight:
@@ -213,7 +215,7 @@ class Engine:
                 if not flight:
                     mark = time.monotonic()
                 count = min(decision.count, end - self._step)
-                outcome = self._dispatch(order, count)
+                outcome = self._dispatch(count)
                 self._step += count
                 flight.append((count, self._totals, outcome, self._step))
                 if len(flight) < 2 and self._step < end:
@@ -224,17 +226,13 @@ class Engine:
                 self._agreement.check()
                 self._save()
 
-    def _order(self) -> jax.Array:
-        order = train.epoch_order(self._config.seed, self._epoch, size=len(self._task.train_data[0]))
-        return train.put_whole(order, self._mesh)
-
     def _own_decision(self, pace: Pace) -> Decision:
         return Decision(pace.next(_MOST_STEPS), self._save_is_due())
 
-    def _dispatch(self, order: jax.Array, count: int) -> jax.Array | None:
+    def _dispatch(self, count: int) -> jax.Array | None:
         """Starts `count` steps, and a vote on what comes after; returns its outcome."""
         first = self._step - self._epoch * self._steps_per_epoch
-        self._state, totals = self._run_steps(self._state, self._totals, self._train_data, order, first, count)
+        self._state, totals = self._feed.train(self._state, self._totals, self._epoch, first, count)
         self._totals, outcome = self._agreement.vote(totals, self._own_decision(self._pace))
         return outcome
 
@@ -263,14 +261,13 @@ class Engine:
 
     def _evaluate(self) -> tuple[Sums, float]:
         """Evaluates on all test images; returns the sums and the seconds it took."""
-        size, batch_size = len(self._task.test_data[0]), self._config.eval_batch_size
-        batches = -(-size // batch_size)
+        batches = -(-count_images(self._task.test_data) // self._config.eval_batch_size)
         begin = mark = time.monotonic()
         totals, done = self._zero, 0
         while done < batches:
             self._agreement.check()
             count = min(self._agreement.decide(self._own_decision(self._test_pace)).count, batches - done)
-            totals = self._run_evaluation(self._state.variables, totals, self._test_data, size, done, count)
+            totals = self._feed.evaluate(self._state.variables, totals, done, count)
             totals, outcome = self._agreement.vote(totals, self._own_decision(self._test_pace))
             jax.block_until_ready(totals)
             self._agreement.learn(outcome)

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from resjax.train import PixelTotals, Sums
+from resjax.train import PixelTotals, Sums, TopTotals
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +41,13 @@ def _classified_images(totals, split):
     return record
 
 
+def _classified_photos(totals: TopTotals, split):
+    record = _classified_images(totals, split)
+    if split == "test":
+        record["test_top5_error"] = 100 * int(totals.images - totals.correct_top5) / int(totals.images)
+    return record
+
+
 def _classified_pixels(totals: PixelTotals, split):
     iou = [None if value != value else float(100 * value) for value in totals.class_iou()]  # JSON has no NaN
     classes = {"test_class_iou": iou} if split == "test" else {}
@@ -50,4 +57,5 @@ def _classified_pixels(totals: PixelTotals, split):
 TEST_ERROR = Measure(
     "test_error", "error", False, _classified_images, lambda record: 100 * (1 - record["train_accuracy"])
 )
+TOP_ERROR = dataclasses.replace(TEST_ERROR, record=_classified_photos)
 MEAN_IOU = Measure("test_mean_iou", "mean IoU", True, _classified_pixels, lambda record: record["train_mean_iou"])

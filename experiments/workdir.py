@@ -25,6 +25,9 @@ METRIC_KEYS = {
 }
 """Keys of each line of metrics.jsonl, one line an epoch."""
 
+IMAGENET_KEYS = {**METRIC_KEYS, "test_top5_error": "share of the test images whose class is not among five, in percent"}
+"""The same for photographs."""
+
 SEGMENTATION_KEYS = {
     **{key: meaning for key, meaning in METRIC_KEYS.items() if key != "test_error"},
     "train_accuracy": "share of the epoch's labelled pixels, in [0, 1], as augmented and while the network changed",

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -55,12 +56,27 @@ def _declared_name(version: Path) -> str:
         raise InputError(f"{path}: not a readable TFDS description ({error}); copy the folder again") from error
 
 
-def open_split(version: Path, split: str) -> tuple[int, Iterator[tuple[Path, bytes]]]:
-    """Number of examples of a prepared split, and each with its shard: a serialized `tf.train.Example`.
+class Shards(NamedTuple):
+    """The files of a prepared split.
+
+    Attributes:
+      paths: of the shards.
+      lengths: number of records of each.
+      file_format: "array_record", "tfrecord", or another that TFDS writes.
+      class_names: of the labels; empty where the split has none.
+    """
+
+    paths: tuple[Path, ...]
+    lengths: tuple[int, ...]
+    file_format: str
+    class_names: tuple[str, ...]
+
+
+def describe_split(version: Path, split: str) -> Shards:
+    """The files of a prepared split; nothing of them is read.
 
     Raises:
-      InputError: for a folder that TFDS cannot describe, or that lacks the split; while iterating, for a shard that is
-        missing, truncated or corrupt.
+      InputError: for a folder that TFDS cannot describe, or that lacks the split.
     """
     try:
         import tensorflow_datasets as tfds
@@ -79,9 +95,32 @@ def open_split(version: Path, split: str) -> tuple[int, Iterator[tuple[Path, byt
         ) from error
     if split_info is None:
         raise InputError(f"{version}: has only the splits {', '.join(described.splits)}; {split!r} was not prepared")
-    shards = zip(map(Path, split_info.filepaths), split_info.shard_lengths, strict=True)
-    records = ((path, record) for path, length in shards for record in _shard_records(path, length, file_format))
-    return split_info.num_examples, records
+    label = described.features["label"] if "label" in described.features else None
+    names = getattr(label, "names", None) or ()
+    paths = tuple(map(Path, split_info.filepaths))
+    return Shards(paths, tuple(split_info.shard_lengths), file_format, tuple(names))
+
+
+def open_split(version: Path, split: str) -> tuple[int, Iterator[tuple[Path, bytes]]]:
+    """Number of examples of a prepared split, and each with its shard: a serialized `tf.train.Example`.
+
+    Raises:
+      InputError: as `describe_split`; while iterating, for a shard that is missing, truncated or corrupt.
+    """
+    shards = describe_split(version, split)
+    records = (
+        (path, record)
+        for path, length in zip(shards.paths, shards.lengths, strict=True)
+        for record in _shard_records(path, length, shards.file_format)
+    )
+    return sum(shards.lengths), records
+
+
+def example_features(record: bytes):
+    """The features of a serialized `tf.train.Example`, by name: protocol buffers with bytes_list and int64_list."""
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    return tf_example_pb2.Example.FromString(record).features.feature
 
 
 def _read(info: DatasetInfo, split: str, version: Path) -> Dataset:
@@ -138,10 +177,9 @@ def _decode(record: bytes, info: DatasetInfo) -> tuple[np.ndarray, int, bytes]:
     OpenCV where that happens to be installed.
     """
     from PIL import Image
-    from tensorflow_datasets.proto import tf_example_pb2
 
     try:
-        features = tf_example_pb2.Example.FromString(record).features.feature
+        features = example_features(record)
         image = np.asarray(Image.open(io.BytesIO(features["image"].bytes_list.value[0])))
         label = features["label"].int64_list.value[0]
         identifier = features["id"].bytes_list.value[0] if "id" in features else b""

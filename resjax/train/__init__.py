@@ -1,8 +1,16 @@
 """Training: state, step, compiled loop, optimizer, schedules, sharding, checkpoints."""
 
 from resjax.train.checkpoint import CheckpointError, Checkpoints, Restored, read_variables
-from resjax.train.loop import epoch_order, make_run_evaluation, make_run_steps, put_resident
-from resjax.train.metrics import NO_FAILURE, PixelTotals, Sums, Totals
+from resjax.train.crops import make_crops_eval_step, predict_crops, top_classification
+from resjax.train.loop import (
+    epoch_order,
+    make_evaluate_batch,
+    make_run_batch,
+    make_run_evaluation,
+    make_run_steps,
+    put_resident,
+)
+from resjax.train.metrics import NO_FAILURE, PixelTotals, Sums, TopTotals, Totals
 from resjax.train.optimizers import kernels, learning_rate_factors, not_biases, sgd
 from resjax.train.schedules import SCHEDULES, learning_rate_schedule
 from resjax.train.segmentation import (
@@ -39,6 +47,7 @@ __all__ = [
     "PixelTotals",
     "Restored",
     "Sums",
+    "TopTotals",
     "Totals",
     "TrainState",
     "batch_sharding",
@@ -51,7 +60,10 @@ __all__ = [
     "kernels",
     "learning_rate_factors",
     "learning_rate_schedule",
+    "make_crops_eval_step",
     "make_eval_step",
+    "make_evaluate_batch",
+    "make_run_batch",
     "make_run_evaluation",
     "make_run_steps",
     "make_segmentation_eval_step",
@@ -60,6 +72,7 @@ __all__ = [
     "not_biases",
     "own_rows",
     "pixel_cross_entropy",
+    "predict_crops",
     "predict_probabilities",
     "put_batch",
     "put_resident",
@@ -70,5 +83,6 @@ __all__ = [
     "segmentation",
     "sgd",
     "state_sharding",
+    "top_classification",
     "wait_for_processes",
 ]

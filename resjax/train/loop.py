@@ -59,20 +59,51 @@ def make_run_steps(train_step: Callable, batch_size: int, mesh: Mesh, sharding: 
             i, state, totals = carry
             index = lax.dynamic_slice(order, ((first + i) * batch_size,), (batch_size,))
             batch = tuple(lax.with_sharding_constraint(array[index], split) for array in data)
-            step = state.step
-            with split_batch(mesh):
-                state, metrics = train_step(state, batch)
-            finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics.pop("gradient_norm"))
-            means = {name: metrics.pop(name) * batch_size for name in _MEANS if name in metrics}
-            totals = _add(totals, metrics | means).replace(
-                images=totals.images + batch_size, failed_step=jnp.where(finite, NO_FAILURE, step)
-            )
-            return i + 1, state, totals
+            return i + 1, *_counted(train_step, mesh, state, totals, batch)
 
         return lax.while_loop(unfinished, body, (jnp.int32(0), state, totals))[1:]
 
     of_state = whole if sharding is None else sharding
     return jax.jit(run_steps, donate_argnums=0, in_shardings=(of_state, *(whole,) * 5), out_shardings=(of_state, whole))
+
+
+def make_run_batch(train_step: Callable, batch_size: int, mesh: Mesh, sharding: Any = None) -> RunSteps:
+    """Builds `run_batch(state, totals, batch) -> (state, totals)`: one step, as one of `make_run_steps`.
+
+    The batch is split over the devices; `sharding` is that of the state, as in `make_run_steps`. After a step whose loss
+    or gradient was not finite it does nothing.
+
+    Raises:
+      InputError: where `batch_size` is not a multiple of the number of devices.
+    """
+    check_batch_size(batch_size, mesh)
+    whole, split = replicated(mesh), batch_sharding(mesh)
+
+    def run_batch(state: TrainState, totals: Sums, batch: Batch):
+        return lax.cond(
+            totals.failed_step == NO_FAILURE,
+            lambda state, totals: _counted(train_step, mesh, state, totals, batch),
+            lambda state, totals: (state, totals),
+            *(state, totals),
+        )
+
+    of_state = whole if sharding is None else sharding
+    return jax.jit(run_batch, donate_argnums=0, in_shardings=(of_state, whole, split), out_shardings=(of_state, whole))
+
+
+def make_evaluate_batch(eval_step: Callable, mesh: Mesh, sharding: Any = None) -> Callable[..., Sums]:
+    """Builds `evaluate_batch(variables, totals, batch, valid) -> totals`; the batch is split over the devices.
+
+    `sharding` is that of the variables, as in `make_run_steps`.
+    """
+    whole, split = replicated(mesh), batch_sharding(mesh)
+
+    def evaluate_batch(variables: Any, totals: Sums, batch: Batch, valid: jax.Array) -> Sums:
+        variables = lax.with_sharding_constraint(variables, whole)
+        return _add(totals, eval_step(variables, batch, valid))
+
+    of_variables = whole if sharding is None else sharding
+    return jax.jit(evaluate_batch, in_shardings=(of_variables, whole, split, split), out_shardings=whole)
 
 
 def make_run_evaluation(eval_step: Callable, batch_size: int, mesh: Mesh, sharding: Any = None) -> Callable[..., Sums]:
@@ -104,6 +135,19 @@ def make_run_evaluation(eval_step: Callable, batch_size: int, mesh: Mesh, shardi
 
     of_variables = whole if sharding is None else sharding
     return jax.jit(run_evaluation, in_shardings=(of_variables, *(whole,) * 5), out_shardings=whole)
+
+
+def _counted(train_step, mesh: Mesh, state: TrainState, totals: Sums, batch: Batch) -> tuple[TrainState, Sums]:
+    """A step, and what it reports added to the totals."""
+    step, size = state.step, len(batch[0])
+    with split_batch(mesh):
+        state, metrics = train_step(state, batch)
+    finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics.pop("gradient_norm"))
+    means = {name: metrics.pop(name) * size for name in _MEANS if name in metrics}
+    totals = _add(totals, metrics | means).replace(
+        images=totals.images + size, failed_step=jnp.where(finite, NO_FAILURE, step)
+    )
+    return state, totals
 
 
 def _add(totals: Sums, sums: dict[str, jax.Array]) -> Sums:

@@ -64,6 +64,22 @@ class Totals(Sums):
 
 
 @struct.dataclass
+class TopTotals(Totals):
+    """Sums of a classifier of photographs.
+
+    Attributes, beside those of `Totals`:
+      correct_top5: images whose label has one of the five largest logits, int32.
+    """
+
+    correct_top5: jax.Array
+
+    @classmethod
+    def zero(cls) -> "TopTotals":
+        """Nothing counted yet."""
+        return cls(**_nothing(), correct=jnp.int32(0), correct_top5=jnp.int32(0))
+
+
+@struct.dataclass
 class PixelTotals(Sums):
     """Sums of a classifier of pixels.
 

@@ -1,0 +1,79 @@
+"""Batches in memory that processes share without a name: whoever is killed, the kernel frees it with its last user."""
+
+import mmap
+import os
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+_FREE, _FULL = 0, 1
+_POLL_SECONDS = 0.0005
+_ALIGNMENT = 4096
+
+
+class Ring:
+    """A number of slots, each of which holds arrays of the same shapes.
+
+    The process that makes it reads; processes that it was pickled to write. Slots are written and read in turn, so
+    that each waits only for the one before it. Linux only: the memory is a file without a name (memfd).
+
+    Args:
+      slots: how many.
+      shapes: (shape, dtype) of each array in a slot.
+    """
+
+    def __init__(self, slots: int, shapes: Sequence[tuple[tuple[int, ...], np.dtype]]):
+        self.slots = slots
+        self._shapes = [(shape, np.dtype(dtype)) for shape, dtype in shapes]
+        sizes = [-(-int(np.prod(shape)) * dtype.itemsize // _ALIGNMENT) * _ALIGNMENT for shape, dtype in self._shapes]
+        self._offsets = np.concatenate([[0], np.cumsum(sizes)]).tolist()
+        # A page of state for each slot, one for the end, the slots.
+        self._length = _ALIGNMENT * (slots + 1) + self._offsets[-1] * slots
+        self._file = os.memfd_create("resjax-batches", os.MFD_CLOEXEC)
+        os.ftruncate(self._file, self._length)
+        self._owner = os.getpid()
+        self._memory = mmap.mmap(self._file, self._length)
+
+    def __getstate__(self):
+        return {key: value for key, value in self.__dict__.items() if key != "_memory"}
+
+    def __setstate__(self, state):
+        self.__dict__ = state
+        # The file has no name, but its owner's table of open files has one for it.
+        file = os.open(f"/proc/{self._owner}/fd/{self._file}", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            self._memory = mmap.mmap(file, self._length)
+        finally:
+            os.close(file)
+
+    def arrays(self, slot: int) -> list[np.ndarray]:
+        """The arrays of a slot, as views of the memory."""
+        start = _ALIGNMENT * (self.slots + 1) + slot * self._offsets[-1]
+        return [
+            np.frombuffer(self._memory, dtype, int(np.prod(shape)), start + offset).reshape(shape)
+            for (shape, dtype), offset in zip(self._shapes, self._offsets, strict=False)
+        ]
+
+    def wait_until_free(self, slot: int) -> None:
+        """Returns when the reader is done with what the slot held; raises EOFError where it will read no more."""
+        while self._memory[slot * _ALIGNMENT] != _FREE:
+            if self._memory[self.slots * _ALIGNMENT]:
+                raise EOFError("nobody reads any more")
+            time.sleep(_POLL_SECONDS)
+
+    def fill(self, slot: int) -> None:
+        """Says that the slot may be read."""
+        self._memory[slot * _ALIGNMENT] = _FULL
+
+    def free(self, slot: int) -> None:
+        """Says that the slot may be written."""
+        self._memory[slot * _ALIGNMENT] = _FREE
+
+    def end(self) -> None:
+        """Says that nothing will be read any more."""
+        self._memory[self.slots * _ALIGNMENT] = 1
+
+    def close(self) -> None:
+        """Gives the owner's file back; views that are left keep the memory."""
+        os.close(self._file)

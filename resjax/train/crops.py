@@ -1,0 +1,77 @@
+"""Evaluation of photographs: several crops of each image, one prediction, top-1 and top-5."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from resjax.train.step import Batch, Objective, classification, count_correct
+
+TOP = 5
+
+
+def predict_crops(
+    model: nn.Module, variables: Any, views: Sequence[jax.Array], normalize: Callable, flip: bool
+) -> jax.Array:
+    """Log of the mean class probability over all crops of all views, and their mirror images.
+
+    Args:
+      model, variables: the network.
+      views: uint8 [N, H, W, 3] or [N, crops, H, W, 3]; sizes may differ.
+      normalize: maps them to what the network takes.
+      flip: whether each crop is seen mirrored, too.
+
+    Returns:
+      float32 [N, K].
+    """
+
+    def log_probabilities(images):
+        return jax.nn.log_softmax(model.apply(variables, normalize(images), train=False))
+
+    each = []
+    for view in views:
+        crops = view.reshape(len(view), -1, *view.shape[-3:])
+        if flip:
+            crops = jnp.concatenate([crops, crops[:, :, :, ::-1]], axis=1)
+        # One crop of each image at a time, so that memory is that of one batch.
+        each.append(jax.lax.map(log_probabilities, crops.swapaxes(0, 1)))
+    each = jnp.concatenate(each)
+    return jax.nn.logsumexp(each, axis=0) - jnp.log(len(each))
+
+
+def make_crops_eval_step(
+    model: nn.Module, normalize: Callable, flip: bool = False
+) -> Callable[[Any, Batch, jax.Array], dict[str, jax.Array]]:
+    """Builds `eval_step(variables, (views.., labels), valid) -> sums` for `TopTotals`."""
+
+    def eval_step(variables: Any, batch: Batch, valid: jax.Array) -> dict[str, jax.Array]:
+        *views, labels = batch
+        log_probabilities = predict_crops(model, variables, views, normalize, flip)
+        losses = -jnp.take_along_axis(log_probabilities, labels[:, None], axis=1)[:, 0]
+        return {
+            "loss": jnp.where(valid, losses, 0).sum(),
+            "correct": count_correct(log_probabilities, labels, valid),
+            "correct_top5": count_top(log_probabilities, labels, valid),
+            "images": valid.sum(dtype=jnp.int32),
+        }
+
+    return eval_step
+
+
+def top_classification(label_smoothing: float = 0.0) -> Objective:
+    """`classification`, which counts `correct_top5`, too."""
+    base = classification(label_smoothing)
+
+    def objective(logits, targets, labels):
+        loss, counts = base(logits, targets, labels)
+        return loss, counts | {"correct_top5": count_top(logits, labels)}
+
+    return objective
+
+
+def count_top(logits: jax.Array, labels: jax.Array, valid: jax.Array | bool = True) -> jax.Array:
+    """Number of images, int32, whose label in [N] has one of the 5 largest logits of [N, K], where `valid`."""
+    best = jax.lax.top_k(logits, min(TOP, logits.shape[-1]))[1]
+    return ((best == labels[:, None]).any(-1) & valid).sum(dtype=jnp.int32)

@@ -1,0 +1,101 @@
+"""Decoding and cropping, against Pillow's and torchvision's way of doing the same."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from resjax.data.images import (
+    BrokenImage,
+    CentreCrop,
+    EncodedImage,
+    FiveCrops,
+    RandomResizedCrop,
+    RandomScaleCrop,
+    ThreeSquares,
+)
+
+
+def _photo(height, width):
+    """Smooth colours, which scaling keeps."""
+    y, x = np.mgrid[:height, :width]
+    return np.stack([y * 255 / height, x * 255 / width, (x + y) * 255 / (height + width)], -1).astype(np.uint8)
+
+
+def _encode(pixels, kind="JPEG", **options):
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def _seen(view, image, seed=0):
+    out = np.empty(view.shape, np.uint8)
+    view(image, np.random.default_rng(seed), out)
+    return out
+
+
+@pytest.mark.parametrize("size", [(300, 400), (400, 300), (231, 517)])
+def test_the_centre_crop_is_that_of_resizing_the_whole_image(size):
+    data = _encode(_photo(*size), quality=95)
+    height, width = size
+    scaled = (256, int(256 * width / height)) if height < width else (int(256 * height / width), 256)
+    whole = np.asarray(Image.open(io.BytesIO(data)).resize(scaled[::-1], Image.Resampling.BILINEAR), np.int32)
+    top, left = (int(round((side - 224) / 2)) for side in scaled)
+    difference = np.abs(_seen(CentreCrop(), EncodedImage(data)) - whole[top : top + 224, left : left + 224])
+    assert difference.max() <= 1
+    five = _seen(FiveCrops(), EncodedImage(data)).astype(np.int32)
+    corners = (whole[:224, :224], whole[:224, -224:], whole[-224:, :224], whole[-224:, -224:])
+    assert max(np.abs(crop - corner).max() for crop, corner in zip(five, corners, strict=False)) <= 1
+    np.testing.assert_array_equal(five[4], _seen(CentreCrop(), EncodedImage(data)))
+
+
+def test_three_squares_reach_both_ends():
+    pixels = _photo(100, 300)
+    squares = _seen(ThreeSquares(50), EncodedImage(_encode(pixels, "PNG")))
+    small = np.asarray(Image.fromarray(pixels).resize((150, 50), Image.Resampling.BILINEAR), np.int32)
+    for start, square in zip((0, 50, 100), squares, strict=True):
+        assert np.abs(square - small[:, start : start + 50]).max() <= 1
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("view", [RandomResizedCrop(32), RandomScaleCrop(32, 40, 60)])
+def test_a_random_crop_shows_its_box_of_the_image(kind, view):
+    # Large enough for JPEG to be decoded at a half or a quarter of its size.
+    pixels = _photo(400, 500)
+    image = EncodedImage(_encode(pixels, kind, quality=95))
+    for seed in range(5):
+        top, left, height, width = view.box(400, 500, np.random.default_rng(seed))
+        box = (left, top, left + width, top + height)
+        expected = Image.fromarray(pixels).resize((32, 32), Image.Resampling.BILINEAR, box=box)
+        difference = _seen(view, image, seed).astype(np.int32) - np.asarray(expected, np.int32)
+        assert np.abs(difference).mean() < 3
+
+
+def test_random_resized_crops_have_the_areas_and_shapes_they_should():
+    view, rng = RandomResizedCrop(224), np.random.default_rng(0)
+    boxes = np.array([view.box(375, 500, rng) for _ in range(4000)])
+    share, aspect = boxes[:, 2] * boxes[:, 3] / (375 * 500), boxes[:, 3] / boxes[:, 2]
+    assert 0.079 < share.min() < 0.1 and share.max() > 0.9 and 0.74 < aspect.min() and aspect.max() < 1.35
+    assert abs(np.log(aspect).mean()) < 0.06  # about as wide as high
+    assert (boxes[:, 0] + boxes[:, 2] <= 375).all() and (boxes[:, 1] + boxes[:, 3] <= 500).all()
+    assert view.box(10, 1000, rng)[2:] == (10, 13)  # nothing else fits
+
+
+def test_every_kind_of_image_becomes_rgb():
+    grey = Image.fromarray(_photo(20, 30)).convert("L")
+    for picture, kind in ((grey, "JPEG"), (grey, "PNG"), (Image.new("P", (30, 20)), "PNG"),
+                          (Image.new("RGBA", (30, 20)), "PNG"), (Image.new("CMYK", (30, 20)), "JPEG")):  # fmt: skip
+        buffer = io.BytesIO()
+        picture.save(buffer, kind)
+        image = EncodedImage(buffer.getvalue())
+        assert image.pixels().shape == (20, 30, 3) and (image.height, image.width) == (20, 30)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("reduction", [1, 1.01, 4])
+def test_cut_and_other_files_are_broken(kind, reduction):
+    data = _encode(np.random.default_rng(0).integers(0, 255, (60, 60, 3)).astype(np.uint8), kind)
+    for broken in (data[: len(data) // 2], data[:20], b"", b"GIF89a" + data):
+        with pytest.raises(BrokenImage):
+            EncodedImage(broken).pixels(reduction)

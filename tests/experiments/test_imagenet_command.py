@@ -1,0 +1,132 @@
+"""`python -m experiments.imagenet` on a small folder: it learns, resumes bit for bit, and says what is wrong."""
+
+import json
+import signal
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments import imagenet
+from experiments.configs.imagenet import CONFIGS, ImagenetConfig, ImagenetModelConfig
+from experiments.feeds import StreamedImages
+from experiments.workdir import IMAGENET_KEYS
+from resjax import train
+from resjax.models import model_info
+from tests.data.photographs import write_folder
+from tests.experiments.command import outcome
+from tests.train.problem import assert_same_bits
+
+SMALL = ["--config", "quickstart", "--model.name", "resnet_8", "--batch_size", "8", "--eval_batch_size", "8"]
+SMALL += ["--epochs", "2", "--image_size", "16", "--eval_resize", "18", "--eval_size", "16", "--workers", "0"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_folder(tmp_path_factory.mktemp("photos"), 10)
+
+
+def _run(capsys, folder, workdir, *more):
+    return outcome(imagenet.main, capsys, *SMALL, "--data_dir", folder, "--workdir", workdir, *more)
+
+
+def test_a_run_on_a_folder_writes_what_a_run_writes(compile_lightly, capsys, folder, tmp_path):
+    code, out, err = _run(capsys, folder, tmp_path / "run")
+    assert code == 0, err
+    records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in records] == [2, 4] and set(records[0]) == set(IMAGENET_KEYS)
+    assert records[0]["test_top5_error"] == 0  # there are two classes
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["test_images"] == 20 and summary["class_names"] == ["airplane", "automobile"]
+    assert (tmp_path / "run" / "curves.png").is_file()
+    for mode in ("centre", "ten_crops", "multi_scale"):
+        options = ("evaluate", "--workdir", tmp_path / "run", "--mode", mode, "--workers", 0, "--batch_size", 16)
+        code, out, err = outcome(imagenet.main, capsys, *options, *(("--scales", 16, 20) if mode[0] == "m" else ()))
+        assert code == 0, err
+        found = json.loads((tmp_path / "run" / f"evaluation_{mode}.json").read_text())
+        assert found["images"] == 20
+        if mode == "centre":
+            np.testing.assert_allclose(found["test_loss"], records[-1]["test_loss"], rtol=1e-5)
+        else:
+            assert found["test_loss"] != records[-1]["test_loss"]
+
+
+def test_a_stopped_run_ends_as_if_never_stopped(compile_lightly, capsys, folder, tmp_path, monkeypatch):
+    assert _run(capsys, folder, tmp_path / "whole")[0] == 0
+    stream = StreamedImages.stream
+
+    def stopping(self, batch_size, seed, start, *rest):
+        batches = stream(self, batch_size, seed, start, *rest)
+        if seed is not None and start == 0:
+            original, taken = type(batches).__next__, []
+
+            class Stopping(type(batches)):
+                def __next__(self):
+                    taken.append(1)
+                    if len(taken) == 1:  # within an epoch, whatever the pace
+                        signal.raise_signal(signal.SIGTERM)
+                    return original(self)
+
+            batches.__class__ = Stopping
+        return batches
+
+    monkeypatch.setattr(StreamedImages, "stream", stopping)
+    code, _, err = _run(capsys, folder, tmp_path / "stopped")
+    assert code == 143, err
+    code, out, err = _run(capsys, folder, tmp_path / "stopped")
+    assert code == 0 and "resuming at step 1" in out, out + err
+    whole, stopped = (train.read_variables(tmp_path / name / "checkpoints") for name in ("whole", "stopped"))
+    assert_same_bits(whole, stopped)
+    lines = [
+        [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        for name in ("whole", "stopped")
+    ]
+    for a, b in zip(*lines, strict=True):
+        assert {key: a[key] for key in a if "second" not in key} == {key: b[key] for key in b if "second" not in key}
+
+
+def test_what_cannot_be_run_is_said(capsys, folder, tmp_path):
+    for more, said in (
+        (("--data_dir", tmp_path / "nowhere"), "does not exist"),
+        (("--dataset", "imagenette"), "imagenette has 10"),
+        (("--dataset", "imagenette", "--data_dir", tmp_path), "imagenette not found"),
+        (("--dataset", "imagenet"), "did you mean"),
+        (("--workers", "-1"), "--workers"),
+        (("--repeats", "3"), "--repeats"),
+        (("--eval_size", "20"), "centre crop"),
+        (("--batch_size", "32"), "20 training images"),
+    ):
+        code, _, err = _run(capsys, folder, tmp_path / "run", *more)
+        assert code == 2 and said in err and "Traceback" not in err, err
+
+
+def test_a_broken_image_is_reported_and_skipped_or_ends_the_run(compile_lightly, capsys, tmp_path):
+    folder = write_folder(tmp_path / "photos", 8)
+    broken = folder / "train" / "airplane" / "003.jpg"
+    broken.write_bytes(broken.read_bytes()[:-40])
+    (folder / "train" / "airplane" / "004.jpg").write_bytes(b"")
+    Image.new("RGB", (4, 4)).save(folder / "train" / "airplane" / "more.png")
+    code, out, err = _run(capsys, folder, tmp_path / "skip", "--epochs", "1")
+    assert code == 0, err
+    assert (
+        "004.jpg (empty), left out" in out and "003.jpg (" in out and "), a training image, replaced by the next" in out
+    )
+    for path in (folder / "train" / "airplane" / "004.jpg", broken):
+        code, _, err = _run(capsys, folder, tmp_path / "fail", "--broken_images", "fail")
+        assert code == 2 and str(path) in err and "Traceback" not in err, err
+        path.unlink()
+
+
+def test_every_recipe_names_a_network_and_counts_its_steps(capsys):
+    for name, named in CONFIGS.items():
+        config = named.config
+        assert ImagenetConfig.from_identity(config.identity()).identity() == config.identity()
+        if name != "quickstart":
+            assert model_info(config.model.name).parameters == named.facts.parameters
+            assert named.source and named.deviations
+            imagenet.check_options(config)
+    modern = CONFIGS["resnet_50_modern"].config
+    code, out, _ = outcome(imagenet.main, capsys, "--config", "resnet_50_modern", "--dry_run")
+    assert code == 0 and f"{1_281_167 // 1024 * 600:,} = 600 epochs" in out and "25,557,032" in out
+    assert modern.repeats == 4 and modern.augmentation.policy == "trivial_augment"
+    assert isinstance(modern.model, ImagenetModelConfig)
