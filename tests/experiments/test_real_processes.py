@@ -11,17 +11,17 @@ import pytest
 from experiments.processes import SILENCE_SECONDS
 from resjax import train
 from tests.experiments.processes import COMMAND, ProcessGroup, saved_steps
-from tests.experiments.tiny_run import LEARNING_RATE
+from tests.experiments.tiny_run import build
 from tests.train import problem
 
 pytestmark = pytest.mark.slow
 KILLS = 20
-LONG = ("--epochs", "20")
+LONG = ("--epochs", "4")
 
 
 def _final_state(workdir):
     with train.Checkpoints(workdir / "checkpoints") as checkpoints:
-        return checkpoints.restore(problem.new_state(*problem.build(LEARNING_RATE)[:2])).state
+        return checkpoints.restore(problem.new_state(*build())).state
 
 
 def _records(workdir):
@@ -77,30 +77,38 @@ def test_twenty_random_kills_lose_nothing(tmp_path):
     undisturbed, workdir = tmp_path / "undisturbed", tmp_path / "run"
     with ProcessGroup(undisturbed, 2, 4, *LONG) as group:
         assert group.finish() == [0, 0], group.log(0)
-    draw = random.Random(0)
-    for kill in range(KILLS):
-        last = (saved_steps(workdir) or [-1])[-1]
-        kind, victim, early = draw.choice(["SIGTERM", "-9 one", "-9 both"]), draw.randrange(2), draw.random() < 0.2
+    draw, kills = random.Random(0), 0
+    while kills < KILLS:  # over as many runs as it takes
+        workdir = tmp_path / f"run{kills}"
+        while kills < KILLS and _start_and_kill(workdir, draw, kills):
+            kills += 1
         with ProcessGroup(workdir, 2, 4, *LONG) as group:
-            if not early:
-                _wait_for_save(group, workdir, last)
-            deadline = time.monotonic() + draw.uniform(0, 8 if early else 1)
-            while time.monotonic() < deadline and group.is_alive():
-                time.sleep(0.02)
-            assert group.is_alive(), f"{LONG} are over after {kill} kills: {group.log(0)}{group.log(1)}"
-            for process in (0, 1) if kind == "-9 both" else (victim,):
-                group.terminate(process) if kind == "SIGTERM" else group.kill(process)
-            codes = group.finish()
-            saved = (saved_steps(workdir) or [-1])[-1]
-            print(kill, kind, victim, "early" if early else "", codes, "saved step", saved, flush=True)
-            assert 0 not in codes
-            if "resuming" in group.log(0):
-                assert f"resuming at step {last} " in group.log(0)
-            if kind == "SIGTERM" and -signal.SIGTERM not in codes:  # which is what it does before the engine runs
-                assert codes == [143, 143], group.log(0) + group.log(1)
-                assert f"at step {saved}: saved" in group.log(0)
+            assert group.finish() == [0, 0], group.log(0)
+        problem.assert_same_bits(_final_state(workdir), _final_state(undisturbed))
+        assert (_losses(workdir) == _losses(undisturbed)).all()
+
+
+def _start_and_kill(workdir, draw, kills):
+    """Whether the processes could be killed before they were done; a start goes on from the last saved step."""
+    last = (saved_steps(workdir) or [-1])[-1]
+    kind, victim, early = draw.choice(["SIGTERM", "-9 one", "-9 both"]), draw.randrange(2), draw.random() < 0.2
     with ProcessGroup(workdir, 2, 4, *LONG) as group:
-        assert group.finish() == [0, 0], group.log(0)
-        assert f"resuming at step {saved} " in group.log(0)
-    problem.assert_same_bits(_final_state(workdir), _final_state(undisturbed))
-    assert (_losses(workdir) == _losses(undisturbed)).all()
+        deadline = time.monotonic() + draw.uniform(0, 8)
+        while group.is_alive() and (time.monotonic() < deadline if early else saved_steps(workdir)[-1:] <= [last]):
+            time.sleep(0.02)
+        if not early:
+            time.sleep(draw.uniform(0, 1))
+        if not group.is_alive():
+            assert group.finish() == [0, 0], group.log(0) + group.log(1)
+            return False
+        for process in (0, 1) if kind == "-9 both" else (victim,):
+            group.terminate(process) if kind == "SIGTERM" else group.kill(process)
+        codes = group.finish()
+        saved = (saved_steps(workdir) or [-1])[-1]
+        print(kills, kind, victim, "early" if early else "", codes, "saved step", saved, flush=True)
+        if "resuming" in group.log(0):
+            assert f"resuming at step {last} " in group.log(0)
+        if kind == "SIGTERM" and 0 not in codes and -signal.SIGTERM not in codes:  # it came while the engine ran
+            assert codes == [143, 143], group.log(0) + group.log(1)
+            assert f"at step {saved}: saved" in group.log(0)
+        return True

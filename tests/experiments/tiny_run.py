@@ -15,11 +15,12 @@ from experiments.engine import Engine, Task
 from experiments.exit_codes import exit_code
 from experiments.processes import join_processes
 from experiments.workdir import Workdir
+from resjax import create_model, train
 from tests.train import problem
 
 LEARNING_RATE = 0.02
 CONFIG = Config(
-    ModelConfig("resnet_8"),
+    ModelConfig("resnet_8", norm_scope=2),
     dataset="cifar10_mini",
     epochs=2,
     batch_size=16,
@@ -28,13 +29,19 @@ CONFIG = Config(
 )
 
 
+def build():
+    """(model, optimizer)"""
+    model = create_model("resnet_8", norm_scope=2)
+    return model, train.sgd(LEARNING_RATE, weight_decay=1e-3)
+
+
 def main(arguments: list[str]) -> int:
     config = tyro.cli(Config, default=CONFIG, args=arguments, use_underscores=True)
 
     def command():
         batches = config.batch_size, config.eval_batch_size
         prepare_backend(batches, config.compilation_cache, join_processes(config))
-        network, optimizer, _ = problem.build(LEARNING_RATE)
+        network, optimizer = build()
         task = Task(
             model=network,
             optimizer=optimizer,
