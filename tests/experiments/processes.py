@@ -11,9 +11,10 @@ import time
 
 from tests.conftest import ROOT
 
+TINY = ("-m", "tests.experiments.tiny_run")
 COMMAND = (
     *("-m", "experiments.cifar", "--config", "quickstart", "--model.name", "resnet_8", "--dataset", "cifar10_mini"),
-    *("--batch_size", "64", "--eval_batch_size", "256", "--epochs", "2"),
+    *("--batch_size", "1000", "--eval_batch_size", "1000", "--epochs", "2"),
 )
 
 
@@ -24,9 +25,10 @@ class ProcessGroup:
       workdir: of the run; the files go beside it.
       count, devices: how many.
       flags: more of the command's.
+      command: `TINY` or `COMMAND`.
     """
 
-    def __init__(self, workdir: pathlib.Path, count: int, devices: int, *flags: str):
+    def __init__(self, workdir: pathlib.Path, count: int, devices: int, *flags: str, command=TINY):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             coordinator = f"127.0.0.1:{free.getsockname()[1]}"
@@ -34,11 +36,11 @@ class ProcessGroup:
         self.processes = []
         for i, log in enumerate(self._logs):
             together = ("--coordinator", coordinator, "--num_processes", str(count), "--process_id", str(i))
-            command = (sys.executable, *COMMAND, "--workdir", str(workdir), *flags, *(together if count > 1 else ()))
+            whole = (sys.executable, *command, "--workdir", str(workdir), *flags, *(together if count > 1 else ()))
             environment = {**os.environ, "JAX_NUM_CPU_DEVICES": str(devices), "PYTHONUNBUFFERED": "1"}
             with log.open("w") as file:
                 self.processes.append(
-                    subprocess.Popen(command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT)
+                    subprocess.Popen(whole, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT)
                 )
 
     def __enter__(self) -> "ProcessGroup":
@@ -73,7 +75,7 @@ class ProcessGroup:
         """SIGTERM."""
         self.processes[index].send_signal(signal.SIGTERM)
 
-    def finish(self, timeout: float = 600) -> list[int]:
+    def finish(self, timeout: float = 1800) -> list[int]:
         """Exit codes, when all have ended."""
         deadline = time.monotonic() + timeout
         return [process.wait(max(deadline - time.monotonic(), 0.1)) for process in self.processes]
