@@ -141,6 +141,7 @@ def check_values(config: RunConfig, train_images: int) -> None:
         "schedule.power",
         "schedule.warmup_epochs",
         "schedule.warmup_from",
+        "schedule.cooldown_epochs",
     ):
         if not (value := config.identity()[field]) >= 0:
             raise InputError(f"--{field}: expected a number >= 0, got {value}")

@@ -151,6 +151,11 @@ def check_options(config: SegmentationConfig) -> None:
             raise InputError(f"--{field}: expected a number >= 0, got {getattr(config, field)}")
     if not config.eval_scales or not all(scale > 0 for scale in config.eval_scales):
         raise InputError(f"--eval_scales: expected positive numbers, got {config.eval_scales}")
+    if config.frozen_statistics and config.pretrained is None and not config.dry_run:
+        raise InputError(
+            "--pretrained is missing: this recipe normalises by the BN statistics of trained weights. Give them, or"
+            " train from the start with --no_frozen_statistics"
+        )
 
 
 def check_pixels(config: SegmentationConfig, train_data: MaskDataset, test_data: MaskDataset) -> None:

@@ -79,7 +79,7 @@ class ScheduleConfig:
     factor: float = 0.1
     """Piecewise: factor of each drop."""
     final: float = 0.0
-    """Cosine, linear, poly, one_cycle: learning rate at the end."""
+    """Cosine, linear, poly, one_cycle, cooldown: learning rate at the end."""
     power: float = 0.9
     """Poly: exponent of the share of training that is left."""
     warmup_epochs: float = 0.0
@@ -90,6 +90,8 @@ class ScheduleConfig:
     """Rise to the peak, or stay at warmup_from and jump."""
     per_epoch: bool = False
     """Hold each epoch's first value through the epoch."""
+    cooldown_epochs: float = 0.0
+    """Constant, piecewise: so many last epochs fall linearly to the final rate."""
 
 
 def run_only(default: Any) -> Any:

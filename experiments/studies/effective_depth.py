@@ -47,9 +47,8 @@ def shows(result):
     measured, predicted = np.array(result["effective_depth"]), np.array(result["predicted_depth"])
     n = len(measured)
     return [
-        f"{result['name']}: the gradient of the first block came through {measured[0]:.1f} of the {n - 1} later"
-        f" blocks in"
-        f" the mean; the unravelled view with gradients that go as {result['decay_rate']:.2f}^length predicts"
+        f"{result['name']}: the gradient of the first block came through {measured[0]:.1f} of the {n - 1} later blocks"
+        f" in the mean; the unravelled view with gradients that go as {result['decay_rate']:.2f}^length predicts"
         f" {predicted[0]:.1f}.",
         f"Over all blocks measured and predicted differ by {np.abs(measured - predicted).mean():.2f} blocks in the"
         f" mean.",

@@ -56,17 +56,15 @@ def shows(result):
         share = np.array(found["disagreement"])
         sentences.append(
             f"{found['name']}: smoothness index {found['smoothness_index']:.2f} of at most {1 - 1 / n:.2f} (0: one"
-            f" removal"
-            f" does all the damage). Two networks with {n // 4 or 1} of {n} parts deleted differ on"
+            f" removal does all the damage). Two networks with {n // 4 or 1} of {n} parts deleted differ on"
             f" {percent(share[n // 4 or 1])} of the images."
         )
     network = result["network"]
     gain = np.array(network["error"]) - np.array(network["vote_error"])
     best = int(np.argmax(gain))
     sentences.append(
-        f"A majority vote of networks without {best} blocks errs on {percent(network['vote_error'][best])}, they"
-        f" alone on"
-        f" {percent(network['error'][best])}."
+        f"A majority vote of networks without {best} blocks errs on {percent(network['vote_error'][best])}, they alone"
+        f" on {percent(network['error'][best])}."
     )
     return sentences
 
@@ -75,8 +73,7 @@ STUDY = Study(
     "Ensembles of paths",
     "Veit et al. 2016, arXiv 1605.06431, section 4",
     "Residual networks behave like ensembles: their error depends smoothly on the number of valid paths, which a"
-    " deleted"
-    " block halves, where a plain network has one path.",
+    " deleted block halves, where a plain network has one path.",
     measure,
     draw,
     shows,

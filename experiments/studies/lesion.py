@@ -78,9 +78,8 @@ def shows(result):
             )
             continue
         sentences.append(
-            f"{errors['name']}, {errors['images']} images: error {percent(base)} whole; without one block that"
-            f" keeps the"
-            f" shape {percent(np.median(inner))} in the median, {percent(inner.max())} at the most."
+            f"{errors['name']}, {errors['images']} images: error {percent(base)} whole; without one block that keeps"
+            f" the shape {percent(np.median(inner))} in the median, {percent(inner.max())} at the most."
         )
         if errors["transitions"]:
             down = single[errors["transitions"]]
@@ -89,9 +88,8 @@ def shows(result):
         half = len(single) // 2
         mean = np.array(errors["random_mean"])
         sentences.append(
-            f"Without {half} of {len(single)} random blocks: {percent(mean[half])}; the largest step of the mean"
-            f" from one"
-            f" number to the next is {percent(np.diff(mean).max())}."
+            f"Without {half} of {len(single)} random blocks: {percent(mean[half])}; the largest step of the mean from"
+            f" one number to the next is {percent(np.diff(mean).max())}."
         )
     return sentences
 

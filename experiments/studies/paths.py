@@ -68,8 +68,7 @@ def shows(result):
     mean = np.array(result["gradient_norm"])
     return [
         f"{result['name']}: along a path the gradient norm goes as {result['decay_rate']:.2f} to the power of its"
-        f" length,"
-        f" from {mean[0]:.2g} past all {n} blocks to {mean[-1]:.2g} through all.",
+        f" length, from {mean[0]:.2g} past all {n} blocks to {mean[-1]:.2g} through all.",
         f"95 % of the gradient comes through paths of {low} to {high} blocks, which are"
         f" {percent(result['paths_in_range'])} of all paths; the binomial centre is {n / 2:g}.",
     ]
@@ -78,11 +77,10 @@ def shows(result):
 STUDY = Study(
     "Paths: how many, and how much gradient",
     "Veit et al. 2016, arXiv 1605.06431, sections 3 and 4.3, figure 6",
-    "Of 54 blocks' 2^54 paths over 95 % are 19 to 35 blocks long. Along a path the gradient norm falls"
-    " exponentially with"
-    " its length, so that nearly all of the gradient comes through paths of 5 to 17 blocks, 0.45 % of them. A network"
-    " trained with exactly 23 random blocks a mini-batch (--model.active_blocks 23) reaches 5.96 % error, against"
-    " 6.10 %.",
+    "Of 54 blocks' 2^54 paths over 95 % are 19 to 35 blocks long. Along a path the gradient norm falls exponentially"
+    " with its length, so that nearly all of the gradient comes through paths of 5 to 17 blocks, 0.45 % of them. A"
+    " network trained with exactly 23 random blocks a mini-batch (--model.active_blocks 23) reaches 5.96 % error,"
+    " against 6.10 %.",
     measure,
     draw,
     shows,

@@ -49,9 +49,8 @@ def shows(result):
 STUDY = Study(
     "Reordering blocks",
     "Veit et al. 2016, arXiv 1605.06431, section 4.2, figure 5 b",
-    "Error grows smoothly as blocks are swapped, with the Kendall rank correlation to the trained order: the"
-    " network can"
-    " be reconfigured to some extent at run time.",
+    "Error grows smoothly as blocks are swapped, with the Kendall rank correlation to the trained order: the network"
+    " can be reconfigured to some extent at run time.",
     measure,
     draw,
     shows,

@@ -105,9 +105,8 @@ def shows(result):
     residual = np.array(result["autocorrelation"]["residual, BN, scale 0.1"]["50"])[1]
     brown = np.array(result["autocorrelation"]["brown noise"]["-"])[1]
     sentences.append(
-        f"Autocorrelation at lag 1: white noise {white:.2f}, plain with BN, 24 layers, {plain:.2f}; residual with"
-        f" BN and"
-        f" scale 0.1, 50 layers, {residual:.2f}, brown noise {brown:.2f}."
+        f"Autocorrelation at lag 1: white noise {white:.2f}, plain with BN, 24 layers, {plain:.2f}; residual with BN"
+        f" and scale 0.1, 50 layers, {residual:.2f}, brown noise {brown:.2f}."
     )
     return sentences
 
@@ -116,9 +115,8 @@ STUDY = Study(
     "Shattered gradients, at initialisation",
     "Balduzzi et al. 2017, arXiv 1702.08591, theorems 1 to 3, figures 1 and 2",
     "The correlation of gradients at two inputs halves with every layer of a plain network, whose gradients come to"
-    " look"
-    " like white noise; with skips and BN it falls as 1 / (beta sqrt(L)) only, and gradients look like brown noise, the"
-    " more so with a small branch scale beta.",
+    " look like white noise; with skips and BN it falls as 1 / (beta sqrt(L)) only, and gradients look like brown"
+    " noise, the more so with a small branch scale beta.",
     measure,
     draw,
     shows,

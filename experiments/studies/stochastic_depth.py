@@ -72,9 +72,8 @@ def shows(result):
     ]
     for run in result["runs"]:
         sentences.append(
-            f"{run['name']}: {run['expected_depth']:.2f} of {run['blocks']} blocks active in the mean; mean"
-            f" absolute gradient"
-            f" of the first convolution {np.mean(run['gradients']):.3g} over {len(run['epochs'])} epochs,"
+            f"{run['name']}: {run['expected_depth']:.2f} of {run['blocks']} blocks active in the mean; mean absolute"
+            f" gradient of the first convolution {np.mean(run['gradients']):.3g} over {len(run['epochs'])} epochs,"
             f" {run['gradients'][-1]:.3g} in the last."
         )
     for model in sorted({run["model"] for run in result["runs"]}):
@@ -93,9 +92,8 @@ def shows(result):
 STUDY = Study(
     "Stochastic depth: expected depth, and gradients of the first layer",
     "Huang et al. 2016, arXiv 1603.09382, sections 3 and 5, figure 8",
-    "With p_L = 0.5 about 40 of 54 blocks are active in a mini-batch. The gradients that reach the first"
-    " convolution are"
-    " larger with stochastic depth than without throughout training, most after the learning rate drops.",
+    "With p_L = 0.5 about 40 of 54 blocks are active in a mini-batch. The gradients that reach the first convolution"
+    " are larger with stochastic depth than without throughout training, most after the learning rate drops.",
     measure,
     draw,
     shows,

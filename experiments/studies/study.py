@@ -29,8 +29,7 @@ class Options:
     plain: str | None = None
     """Workdir of a plain network (vgg_15, plain_20, ..), to be set beside the residual one."""
     runs: tuple[str, ...] = ()
-    """Workdirs to compare: plain and residual ones of several depths (degradation), with and without stochastic"
-    " depth."""
+    """Workdirs to compare: plain and residual ones of several depths, with and without stochastic depth."""
     data_dir: str | None = None
     """Folder of the data, as experiments.cifar takes it."""
     images: int = 1000

@@ -22,6 +22,7 @@ def learning_rate_schedule(
     warmup: str = "linear",
     per_epoch: bool = False,
     power: float = 0.9,
+    cooldown_epochs: float = 0.0,
 ) -> optax.Schedule:
     """Learning rate as a function of the step.
 
@@ -34,15 +35,17 @@ def learning_rate_schedule(
       steps_per_epoch, epochs: length of training.
       boundaries: completed epochs at which "piecewise" drops; absolute, whatever `epochs` is.
       factor: of each drop.
-      final: learning rate at the end of "cosine", "linear", "poly" and "one_cycle".
+      final: learning rate at the end of "cosine", "linear", "poly", "one_cycle", and of a cooldown.
       power: of "poly".
       warmup_epochs: length of the warm-up, which comes first and takes its time from the schedule.
       warmup_from: learning rate at the start of the warm-up.
       warmup: "linear" from `warmup_from` to `peak`, or "constant" at `warmup_from`, as He et al. 2015 start ResNet-110.
       per_epoch: hold the value that each epoch starts with through the epoch.
+      cooldown_epochs: of "constant" and "piecewise", so many last epochs fall linearly to `final` from the rate that
+        they start with.
 
     Raises:
-      InputError: for an unknown `kind` or `warmup`, or boundaries that don't ascend.
+      InputError: for an unknown `kind` or `warmup`, boundaries that don't ascend, or a cooldown of another kind.
     """
     if kind not in SCHEDULES:
         raise InputError(f"schedule: expected one of {', '.join(SCHEDULES)}, got {kind!r}")
@@ -50,6 +53,8 @@ def learning_rate_schedule(
         raise InputError(f"warmup: expected 'linear' or 'constant', got {warmup!r}")
     if list(boundaries) != sorted(set(boundaries)) or any(boundary <= 0 for boundary in boundaries):
         raise InputError(f"boundaries: expected ascending numbers of completed epochs, got {tuple(boundaries)}")
+    if cooldown_epochs and kind not in ("constant", "piecewise"):
+        raise InputError(f"cooldown_epochs: of constant and piecewise schedules alone; {kind} falls by itself")
     total = steps_per_epoch * epochs
     if kind == "one_cycle" and not warmup_epochs:
         warmup_epochs = 0.3 * epochs
@@ -72,6 +77,11 @@ def learning_rate_schedule(
         first = optax.linear_schedule(warmup_from, peak, warmup_steps)
         first = first if warmup == "linear" else optax.constant_schedule(warmup_from)
         main = optax.join_schedules([first, main], [warmup_steps])
+    if cooldown_epochs:
+        cooldown_steps = min(round(cooldown_epochs * steps_per_epoch), total)
+        start, share = total - cooldown_steps, optax.linear_schedule(1, 0, cooldown_steps)
+        held = main
+        main = optax.join_schedules([held, lambda step: final + (held(start) - final) * share(step)], [start])
     if per_epoch:
         return lambda step: main(step // steps_per_epoch * steps_per_epoch)
     return main

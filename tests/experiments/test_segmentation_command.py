@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from experiments import segmentation
+from experiments.cifar import build_optimizer
 from experiments.configs.segmentation import CONFIGS
 from experiments.engine import Engine
 from experiments.overlays import class_colours, draw_overlay
@@ -119,6 +120,7 @@ def test_an_overlay_shows_each_class_in_the_colour_of_its_legend(tmp_path):
         (["--config", "quickstart", "--dataset", "vok"], "did you mean 'voc'"),
         (["--config", "quickstart", "--model.output_stride", "3"], "output_stride: expected one of 1, 2, 4, got 3"),
         (["--config", "quickstart", "--batch_size", "24"], "shapes has 16 training images"),
+        (["--config", "quickstart", "--frozen_statistics"], "--pretrained is missing"),
         (["predict", "--workdir", "/nowhere"], "holds no checkpoints"),
     ],
 )
@@ -143,6 +145,19 @@ def test_every_config_builds_with_the_count_beside_it(name):
     config = CONFIGS[name].config
     classes = segmentation.mask_dataset_info(config.dataset).num_classes
     assert parameter_count(segmentation.build(config, classes), (64, 64, 3)) == CONFIGS[name].parameters
+
+
+def test_cityscapes_stays_for_140_epochs_and_falls_from_half_for_64():
+    named = CONFIGS["resnet_38_a1_cityscapes"]
+    images, steps = 2975, 2975 // 16
+    rate = build_optimizer(named.config, images)[1]
+    assert named.config.epochs == 204 and not any("own choice" in text for text in named.deviations)
+    np.testing.assert_allclose([rate(0), rate(140 * steps - 1)], 0.0016, rtol=1e-6)
+    left = np.array([1, 0.5, 1 / (64 * steps)])
+    falling = [rate(round(204 * steps - share * 64 * steps)) for share in left]
+    np.testing.assert_allclose(falling, 0.0008 * left, rtol=1e-3)
+    for name in ("resnet_38_a1_voc", "resnet_38_a1_ade20k"):
+        assert any(f"{CONFIGS[name].config.epochs} epochs" in text for text in CONFIGS[name].deviations)
 
 
 def test_pretrained_weights_are_where_training_starts(tmp_path, capsys):

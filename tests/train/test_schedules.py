@@ -56,6 +56,12 @@ def test_one_cycle_rises_for_30_percent_and_falls_to_the_end():
     np.testing.assert_allclose(rates[99], 0.1 / 70, rtol=1e-4)
 
 
+def test_a_cooldown_falls_from_the_rate_that_it_starts_with_to_the_final_one():
+    rates = _rates("piecewise", boundaries=(6,), factor=0.5, cooldown_epochs=4, final=0.01)
+    np.testing.assert_allclose(rates, [0.1] * 60 + list(0.01 + 0.04 * (1 - np.arange(40) / 40)), rtol=1e-5)
+    np.testing.assert_allclose(_rates("constant", cooldown_epochs=99), 0.1 * (1 - np.arange(100) / 100), rtol=1e-5)
+
+
 def test_per_epoch_holds_the_first_value_of_each_epoch():
     rates, smooth = _rates("cosine", per_epoch=True), _rates("cosine")
     np.testing.assert_array_equal(rates, np.repeat(smooth[::10], 10))
@@ -66,6 +72,7 @@ def test_per_epoch_holds_the_first_value_of_each_epoch():
     [
         ({"kind": "cosin"}, "expected one of constant, piecewise"),
         ({"kind": "piecewise", "boundaries": (60, 30)}, "ascending"),
+        ({"kind": "cosine", "cooldown_epochs": 3}, "cooldown_epochs: of constant and piecewise schedules alone"),
         ({"kind": "constant", "warmup": "square"}, "'linear' or 'constant', got 'square'"),
     ],
 )
