@@ -70,8 +70,8 @@ def make_run_steps(train_step: Callable, batch_size: int, mesh: Mesh, sharding: 
 def make_run_batch(train_step: Callable, batch_size: int, mesh: Mesh, sharding: Any = None) -> RunSteps:
     """Builds `run_batch(state, totals, batch) -> (state, totals)`: one step, as one of `make_run_steps`.
 
-    The batch is split over the devices; `sharding` is that of the state, as in `make_run_steps`. After a step whose loss
-    or gradient was not finite it does nothing.
+    The batch is split over the devices; `sharding` is that of the state, as in `make_run_steps`. After a step whose
+    loss or gradient was not finite it does nothing.
 
     Raises:
       InputError: where `batch_size` is not a multiple of the number of devices.

@@ -11,6 +11,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 
 from tests.conftest import ROOT
+from tests.experiments.processes import saved_steps
 
 FLAGS = [
     *("--config", "wrn_16_4", "--model.name", "wrn_10_1", "--dataset", "cifar10_mini", "--epochs", "2"),
@@ -43,7 +44,7 @@ def _client(notebook):
 
 def _text(notebook):
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
-    return "".join(output.get("text", "") for output in outputs)
+    return "".join(output.get("text") or output.get("data", {}).get("text/plain", "") for output in outputs)
 
 
 @pytest.mark.quick
@@ -53,7 +54,7 @@ def test_the_notebook_survives_the_end_of_its_session(tmp_path, monkeypatch):
     client = _client(_notebook(tmp_path))
     with concurrent.futures.ThreadPoolExecutor() as pool:
         first = pool.submit(client.execute)
-        while not any((tmp_path / "run" / "checkpoints" / "latest").glob("[0-9]*")):
+        while not saved_steps(tmp_path / "run"):
             assert not first.done(), first.result()
             time.sleep(0.1)
         os.kill(client.km.provisioner.pid, signal.SIGKILL)
