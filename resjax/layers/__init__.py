@@ -1,8 +1,9 @@
 """What every network is made of."""
 
 from resjax.layers.activation import relu
+from resjax.layers.backend import plain_convolutions, split_batch
 from resjax.layers.block import ORDERS, PRE_ACTIVATION, SHORTCUTS, ConvSpec, ResidualBlock
-from resjax.layers.conv import CONV_OUTPUT, Conv, conv2d, plain_convolutions, split_batch
+from resjax.layers.conv import CONV_OUTPUT, Conv, conv2d
 from resjax.layers.gates import Gates, run_if_active, scale
 from resjax.layers.head import ClassifierHead
 from resjax.layers.initializers import INITIALIZERS, initializer

@@ -1,26 +1,19 @@
 """2-D convolution in the form that is fast on the backend at hand."""
 
-import contextlib
-import contextvars
-import os
-from collections.abc import Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
-from jax.sharding import Mesh
 
 from resjax.errors import InputError
+from resjax.layers.backend import faster_forms, mesh_of_batch
 from resjax.layers.conv_forms import Geometry, conv_cpu, conv_xla
 from resjax.layers.initializers import initializer
 
 CONV_OUTPUT = "conv_output"
 """Name of every convolution's output, for policies of what to keep for the gradient."""
-
-_MESH = contextvars.ContextVar("mesh of a batch", default=None)
-_PLAIN = contextvars.ContextVar("plain_convolutions", default=False)
 
 
 class Conv(nn.Module):
@@ -81,45 +74,6 @@ class Conv(nn.Module):
         return y
 
 
-@contextlib.contextmanager
-def plain_convolutions() -> Iterator[None]:
-    """What is traced inside holds XLA's own convolutions: the network as it is defined, not as a backend runs it."""
-    token = _PLAIN.set(True)
-    try:
-        yield
-    finally:
-        _PLAIN.reset(token)
-
-
-@contextlib.contextmanager
-def split_batch(mesh: Mesh) -> Iterator[None]:
-    """What is traced inside reads batches that are split over `mesh`, along its one axis.
-
-    Results do not depend on it; where a form of the convolution needs a loop over images, each device then runs its
-    own.
-    """
-    token = _MESH.set(mesh)
-    try:
-        yield
-    finally:
-        _MESH.reset(token)
-
-
-def faster_forms() -> bool:
-    """Whether what is traced now takes this library's own forms of an operation, not XLA's: the one place of choice.
-
-    On CPU it does, but not with RESJAX_CONV=xla in the environment, nor under `plain_convolutions`. Own forms have no
-    forward-mode derivative (`jax.jvp`).
-
-    Raises:
-      InputError: for another value of RESJAX_CONV.
-    """
-    choice = os.environ.get("RESJAX_CONV", "auto")
-    if choice not in ("auto", "xla"):
-        raise InputError(f"RESJAX_CONV: expected 'auto' or 'xla', got {choice!r}")
-    return choice == "auto" and jax.default_backend() == "cpu" and not _PLAIN.get()
-
-
 def conv2d(
     x: jax.Array, kernel: jax.Array, strides: int, padding: tuple[int, int], dilation: int = 1, groups: int = 1
 ) -> jax.Array:
@@ -131,5 +85,5 @@ def conv2d(
     (top, left) = padding
     geometry = Geometry(((top, top), (left, left)), strides, dilation, groups=groups)
     if faster_forms():
-        return conv_cpu(x, kernel, geometry, _MESH.get())
+        return conv_cpu(x, kernel, geometry, mesh_of_batch())
     return conv_xla(x, kernel, geometry)

@@ -8,7 +8,9 @@ from flax import linen as nn
 from jax import lax
 
 from resjax.errors import InputError
+from resjax.layers.backend import faster_forms, mesh_of_batch
 from resjax.layers.initializers import initializer
+from resjax.layers.norm_forms import normalize_cpu, normalize_plain
 
 MOMENTS = "batch_moments"
 
@@ -16,8 +18,8 @@ MOMENTS = "batch_moments"
 class BatchNorm(nn.Module):
     """Batch normalisation over N, H, W (Ioffe & Szegedy 2015, arXiv 1502.03167, Algorithm 1).
 
-    Statistics are computed in float32 (float64 where x is), the variance in two passes: the
-    one-pass E[x^2] - E[x]^2 loses its digits where the mean is large. They do not depend on the number of devices that
+    Statistics are computed in float32 (float64 where x is), the variance from differences: the one-pass
+    E[x^2] - E[x]^2 loses its digits where the mean is large. They do not depend on the number of devices that
     share the batch: `norm_scope` says over which images they are taken. The running ones are those of the whole batch
     in every scope: their variance holds the spread of the groups' means, too.
 
@@ -63,16 +65,12 @@ class BatchNorm(nn.Module):
                     " and keep the variables it returns"
                 )
             groups = self._groups(x)
-            axes = (-4, -3, -2)
-            # The first mean carries the rounding of its sum, large where the mean is: measured from it, the second pass
-            # takes that out again (Chan et al. 1983, Algorithms for Computing the Sample Variance).
-            rough = lax.stop_gradient(groups.mean(axes, keepdims=True))
-            shift = (groups - rough).mean(axes, keepdims=True)
-            mean = rough + shift
-            var = jnp.square(groups - rough).mean(axes, keepdims=True) - jnp.square(shift)
+            if faster_forms():
+                y, mean, var = normalize_cpu(groups, scale, bias, self.epsilon, mesh_of_batch())
+            else:
+                y, mean, var = normalize_plain(groups, scale, bias, self.epsilon)
             if not self.is_initializing():
                 self._move(running_mean, running_var, mean.reshape(-1, *channels), var.reshape(-1, *channels), x)
-            y = (groups - mean) * (lax.rsqrt(var + self.epsilon) * scale) + bias
             return y.reshape(x.shape).astype(self.dtype)
         mean, var = running_mean.value, running_var.value
         return ((x - mean) * (lax.rsqrt(var + self.epsilon) * scale) + bias).astype(self.dtype)

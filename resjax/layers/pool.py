@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
-from resjax.layers.conv import faster_forms
+from resjax.layers.backend import faster_forms
 
 
 def max_pool(x: jax.Array) -> jax.Array:

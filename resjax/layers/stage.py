@@ -9,13 +9,14 @@ from flax import linen as nn
 from resjax.layers.conv import CONV_OUTPUT
 from resjax.layers.gates import Gates
 from resjax.layers.norm import MOMENTS
+from resjax.layers.norm_forms import MOMENTS_OF_BATCH
 from resjax.layers.pool import max_pool
 
 REMAT_POLICIES = {
     "none": jax.checkpoint_policies.everything_saveable,
     "full": jax.checkpoint_policies.nothing_saveable,
     "convs": jax.checkpoint_policies.save_from_both_policies(
-        jax.checkpoint_policies.save_only_these_names(CONV_OUTPUT),
+        jax.checkpoint_policies.save_only_these_names(CONV_OUTPUT, MOMENTS_OF_BATCH),
         lambda operation, *_, **__: operation.name in ("reduce_sum", "random_bits"),
     ),
 }

@@ -92,7 +92,7 @@ def make_train_step(
 
     def accumulated(params, batch_stats, key, *batch):
         """The same of a whole batch, part by part."""
-        parts = jax.tree.map(lambda array: split_batch(array, micro_batches, together), batch)
+        parts = jax.tree.map(lambda array: parts_of_batch(array, micro_batches, together), batch)
 
         def add(carry, part):
             (total, (batch_stats, moments)), (i, part) = carry, part
@@ -149,7 +149,7 @@ def make_train_step(
     return train_step
 
 
-def split_batch(array: jax.Array, parts: int, together: int = 1) -> jax.Array:
+def parts_of_batch(array: jax.Array, parts: int, together: int = 1) -> jax.Array:
     """Splits [N, ...] into [parts, N / parts, ...]: of each `parts` groups of images, one goes into each part.
 
     So every device that holds a stretch of the batch holds its share of each part, and nothing moves.

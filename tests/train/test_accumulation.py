@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from resjax import InputError, StochasticDepth, create_model, train
-from resjax.train.step import split_batch
+from resjax.train.step import parts_of_batch
 from tests.train import problem
 
 BATCH = problem.images_and_labels(32)
@@ -70,9 +70,9 @@ def test_a_block_left_out_of_one_part_keeps_what_the_others_gave():
 
 
 def test_parts_take_turns_and_keep_groups_together():
-    np.testing.assert_array_equal(split_batch(jnp.arange(8), 2), [[0, 2, 4, 6], [1, 3, 5, 7]])
-    np.testing.assert_array_equal(split_batch(jnp.arange(8), 2, together=2), [[0, 1, 4, 5], [2, 3, 6, 7]])
+    np.testing.assert_array_equal(parts_of_batch(jnp.arange(8), 2), [[0, 2, 4, 6], [1, 3, 5, 7]])
+    np.testing.assert_array_equal(parts_of_batch(jnp.arange(8), 2, together=2), [[0, 1, 4, 5], [2, 3, 6, 7]])
     with pytest.raises(
         InputError, match="micro_batches 3: a batch of 8 images is no multiple of 6 .*2 images together"
     ):
-        split_batch(jnp.arange(8), 3, together=2)
+        parts_of_batch(jnp.arange(8), 3, together=2)
