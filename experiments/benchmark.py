@@ -7,6 +7,7 @@ others wait, in turns. Reported is the median over the rounds of the ratio withi
 import dataclasses
 import datetime
 import json
+import math
 import multiprocessing
 import pathlib
 import statistics
@@ -34,6 +35,7 @@ MODELS = (
     "resnet_50:8",
     "resnext_50_32x4d:8",
 )
+_TURN_SECONDS = 2.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Options:
     rounds: int = 5
     """Turns of each side."""
     steps: int = 3
-    """Training steps in a turn."""
+    """Least number of training steps in a turn, which is as many more as take resjax two seconds."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Computation dtype; on PyTorch's side, bfloat16 is autocast."""
     scan: Scan = "auto"
@@ -127,7 +129,7 @@ def measure(
     """One network on every side, and the machine as its processes describe it."""
     info = model_info(name.partition("@")[0])
     work = multiply_adds(create_network(name), info.input_size)
-    request = {"name": name, "batch": batch, "dtype": options.dtype, "steps": options.steps}
+    request = {"name": name, "batch": batch, "dtype": options.dtype}
     form = form_options(options.scan, options.remat)
     sides, machine, row = {}, {}, {"network": name, "batch": batch, "parameters": info.parameters}
     try:
@@ -139,11 +141,14 @@ def measure(
             except MeasurementError as error:
                 console.print(f"{name}, {side}: left out: {error}", markup=False, highlight=False)
                 row[side] = {"left_out": str(error)}
+        # As in training, what a dispatch costs is shared by many steps.
+        own = row["resjax"].get("seconds_per_step", math.inf)
+        steps = max(options.steps, math.ceil(_TURN_SECONDS / own))
         for kind in ("train", "forward"):
             seconds = {side: [] for side in sides}
             for _ in range(options.rounds):
                 for side, worker in sides.items():
-                    seconds[side].append(worker.round(kind))
+                    seconds[side].append(worker.round(kind, steps))
             row |= _rates(seconds, kind, batch, row)
         for side, worker in sides.items():
             row[side]["peak_memory_mib"] = worker.peak_memory()

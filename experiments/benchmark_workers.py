@@ -19,7 +19,7 @@ class Worker:
     Args:
       context: of `multiprocessing`.
       side: "resjax", "torch_eager" or "torch_compile".
-      request: name, batch, dtype, steps; for resjax, form: overrides of its network.
+      request: name, batch, dtype; for resjax, form: overrides of its network.
 
     Attributes:
       facts: what it found while it was built.
@@ -39,9 +39,9 @@ class Worker:
             self.close()
             raise
 
-    def round(self, kind: str) -> float:
+    def round(self, kind: str, steps: int) -> float:
         """Runs one turn of "train" or "forward"; returns seconds per step."""
-        self._pipe.send(kind)
+        self._pipe.send((kind, steps))
         return self._answer()
 
     def peak_memory(self) -> float:
@@ -73,7 +73,7 @@ def _serve(pipe, side, request):
         pipe.send(worker.facts)
         while True:
             command = pipe.recv()
-            pipe.send(worker.peak_memory() if command == "peak_memory" else worker.round(command))
+            pipe.send(worker.peak_memory() if command == "peak_memory" else worker.round(*command))
     except EOFError:
         pass
     except ImportError as error:
@@ -116,7 +116,7 @@ def create_network(name: str, **overrides: Any) -> Any:
 class _Resjax:
     """The training step as the engine runs it: many in one dispatch, state donated, over all devices."""
 
-    def __init__(self, name: str, batch: int, dtype: str, steps: int, form: dict[str, Any]):
+    def __init__(self, name: str, batch: int, dtype: str, form: dict[str, Any]):
         from experiments.backend import prepare_backend
 
         prepare_backend((batch,), "off")
@@ -142,12 +142,12 @@ class _Resjax:
         labels = rng.integers(0, info.num_classes, batch).astype(np.int32)
         self._batch = jax.device_put((images, labels), split)
 
-        def run(state, batch):
+        def run(state, batch, steps):
             with split_batch(mesh):
                 return lax.fori_loop(0, steps, lambda _, state: step(state, batch)[0], state)
 
         started = time.perf_counter()
-        traced = jax.jit(run, donate_argnums=0, out_shardings=whole).trace(state, self._batch)
+        traced = jax.jit(run, donate_argnums=0, out_shardings=whole).trace(state, self._batch, 1)
         traced_at = time.perf_counter()
         lowered = traced.lower()
         lowered_at = time.perf_counter()
@@ -161,18 +161,19 @@ class _Resjax:
         }
         variables = jax.tree.map(jnp.copy, state.variables)
         self._forward = jax.jit(lambda images: model.apply(variables, images), out_shardings=split)
-        self._state, self._steps, self._jax = state, steps, jax
-        self.round("train"), self.round("forward")
+        self._state, self._jax = state, jax
+        self.round("forward", 1), self.round("train", 1)
+        self.facts["seconds_per_step"] = self.round("train", 1)
 
-    def round(self, kind: str) -> float:
+    def round(self, kind: str, steps: int) -> float:
         """Seconds per step."""
         started = time.perf_counter()
         if kind == "train":
-            self._state = self._jax.block_until_ready(self._run(self._state, self._batch))
+            self._state = self._jax.block_until_ready(self._run(self._state, self._batch, steps))
         else:
-            for _ in range(self._steps):
+            for _ in range(steps):
                 self._jax.block_until_ready(self._forward(self._batch[0]))
-        return (time.perf_counter() - started) / self._steps
+        return (time.perf_counter() - started) / steps
 
     def peak_memory(self) -> float:
         """MiB."""
@@ -202,13 +203,13 @@ class _TorchEager:
 
     compiled = False
 
-    def __init__(self, name: str, batch: int, dtype: str, steps: int):
+    def __init__(self, name: str, batch: int, dtype: str):
         import torch
 
         from experiments.torch_networks import torch_network
         from resjax import model_info
 
-        self._torch, self._steps, self._dtype = torch, steps, getattr(torch, dtype)
+        self._torch, self._dtype = torch, getattr(torch, dtype)
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         info = model_info(name.partition("@")[0])
         height, width, channels = info.input_size
@@ -219,21 +220,21 @@ class _TorchEager:
         self._labels = torch.randint(0, info.num_classes, (batch,), device=self._device)
         self._network = torch.compile(network) if self.compiled else network
         started = time.perf_counter()
-        self.round("train"), self.round("forward")
+        self.round("train", 3), self.round("forward", 3)
         kind = torch.cuda.get_device_name() if self._device.type == "cuda" else f"{torch.get_num_threads()} threads"
         self.facts = {
             "first_steps_s": time.perf_counter() - started,
             "machine": {"torch": torch.__version__, "torch_device": kind},
         }
 
-    def round(self, kind: str) -> float:
+    def round(self, kind: str, steps: int) -> float:
         """Seconds per step."""
         self._synchronize()
         started = time.perf_counter()
-        for _ in range(self._steps):
+        for _ in range(steps):
             self._train() if kind == "train" else self._forward()
         self._synchronize()
-        return (time.perf_counter() - started) / self._steps
+        return (time.perf_counter() - started) / steps
 
     def peak_memory(self) -> float:
         """MiB."""

@@ -1,10 +1,10 @@
 """How much work to hand over at once."""
 
-_DISPATCH_SECONDS = 1.0
+_DISPATCH_SECONDS = 2.0
 
 
 class Pace:
-    """Sizes dispatches to last about a second: a slow machine stays live to signals, a fast one never waits."""
+    """Sizes dispatches to last about two seconds: a slow machine stays live to signals, a fast one never waits."""
 
     def __init__(self):
         self._count = 1
