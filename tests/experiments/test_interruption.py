@@ -1,4 +1,4 @@
-"""The real command in processes of its own: signalled, killed, out of disk space, and resumed."""
+"""A run in processes of its own: signalled, killed, out of disk space, and resumed."""
 
 import os
 import signal
@@ -9,15 +9,13 @@ import time
 import pytest
 
 from experiments.configs.cifar import CONFIGS
-from resjax import create_model, train
+from resjax import train
 from tests.conftest import ROOT
+from tests.experiments.processes import TINY, saved_steps
+from tests.experiments.tiny_run import build
 from tests.train import problem
 
-COMMAND = (
-    *(sys.executable, "-m", "experiments.cifar", "--config", "quickstart", "--model.name", "resnet_8"),
-    *("--batch_size", "250", "--epochs", "3"),
-)
-
+COMMAND = (sys.executable, *TINY, "--epochs", "3")
 
 # A checkpoint is larger than this: its write fails, as on a disk that is full.
 NO_LARGE_FILES = (
@@ -47,10 +45,8 @@ def _wait_for_epochs(workdir, process, count: int) -> None:
 
 
 def _final_state(workdir):
-    network = create_model("resnet_8")
-    optimizer = train.sgd(lambda step: 0.1, nesterov=True, weight_decay=5e-4)
     with train.Checkpoints(workdir / "checkpoints") as checkpoints:
-        return checkpoints.restore(problem.new_state(network, optimizer)).state
+        return checkpoints.restore(problem.new_state(*build())).state
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +72,7 @@ def test_a_signal_saves_says_how_to_resume_and_the_resumed_run_ends_with_the_sam
 def test_killed_then_out_of_disk_space_then_resumed_ends_with_the_same_bits(tmp_path, uninterrupted):
     process = _start(tmp_path)
     _wait_for_epochs(tmp_path, process, 1)
-    while not (tmp_path / "checkpoints" / "latest" / "20").exists():  # written in the background
+    while not saved_steps(tmp_path):  # written in the background
         time.sleep(0.05)
     process.kill()
     process.communicate()
