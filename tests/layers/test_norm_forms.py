@@ -33,9 +33,9 @@ def _value_and_gradients(normalize, arguments, weights):
 @pytest.mark.quick
 @pytest.mark.parametrize("devices", [None, 1, 2, 8])
 @pytest.mark.parametrize("shape", [(8, 9, 4, 6), (16, 1, 1, 3), (2, 4, 8, 8, 5)])
-def test_forms_agree_in_float64(devices, shape):
+def test_forms_agree_in_float64(float64, devices, shape):
     """`None`: no mesh is known. Five axes are groups with statistics of their own."""
-    with jax.enable_x64(True):
+    with float64():
         arguments, draw = _arrays(shape, jnp.float64, mean=3)
         moments = (*shape[:-4], 1, 1, 1, shape[-1])
         weights = draw(*shape), draw(*moments), draw(*moments)
