@@ -130,6 +130,7 @@ CONFIGS: dict[str, NamedSegmentation] = {
             optimizer=OptimizerConfig(learning_rate=0.06, nesterov=True, weight_decay=5e-4),
             schedule=ScheduleConfig(kind="one_cycle", warmup_epochs=2),
             eval_batch_size=64,
+            eval_flip=True,
         ),
         "a first run: a ResNet of output stride 2 on drawn images, minutes on two CPU cores",
         212_246,
