@@ -79,7 +79,7 @@ def draw_curves(
     FigureCanvasAgg(figure)
     figure.suptitle(title)
     loss, judged, rate = figure.subplots(1, 3, width_ratios=(1, 1, 0.6))
-    loss.plot(epochs, [record["train_loss"] for record in records], marker=marker, ms=3, label="train (augmented)")
+    loss.plot(epochs, [record["train_loss"] for record in records], marker=marker, ms=3, label=measure.training_loss)
     loss.plot(epochs, [record["test_loss"] for record in records], marker=marker, ms=3, label="test")
     loss.set_ylabel("cross-entropy")
     train_values = [measure.of_training(record) for record in records]

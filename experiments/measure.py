@@ -17,6 +17,7 @@ class Measure:
       higher_is_better: whether the best epoch is the one with the largest.
       record: (sums, "train" or "test") -> lines of metrics.jsonl beside loss and times.
       of_training: the same measure of the training images, in percent, from a line of metrics.jsonl.
+      training_loss: what the training loss is of, in the curves.
     """
 
     key: str
@@ -24,6 +25,7 @@ class Measure:
     higher_is_better: bool
     record: Callable[[Sums, str], dict[str, Any]]
     of_training: Callable[[dict[str, Any]], float]
+    training_loss: str = "train (augmented)"
 
     def lack(self, record: dict[str, Any]) -> float:
         """What the test measure lacks to perfection, in percent: the smaller the better."""

@@ -1,5 +1,6 @@
 """Trains, evaluates and uses a segmentation network: `python -m experiments.segmentation --config quickstart`."""
 
+import dataclasses
 import pathlib
 import sys
 from collections.abc import Mapping, Sequence
@@ -80,6 +81,7 @@ def run(name: str, named: NamedSegmentation, config: SegmentationConfig, console
     is_published = named.published is not None and not any(key.startswith(("model.", "dataset")) for key in changed)
     label = f"published {named.published:.2f} % ({named.statistic})" if is_published else ""
     variables = start_variables(config, model, image_shape)
+    hard = "train (augmented), hard pixels alone"
     task = Task(
         model=model,
         optimizer=optimizer,
@@ -93,7 +95,7 @@ def run(name: str, named: NamedSegmentation, config: SegmentationConfig, console
         title=f"{name}: {config.model.name} on {config.dataset}, {config.epochs} epochs, seed {config.seed}",
         published=named.published if is_published else None,
         published_label=label,
-        measure=MEAN_IOU,
+        measure=dataclasses.replace(MEAN_IOU, training_loss=hard) if config.ohem_threshold else MEAN_IOU,
         objective=train.segmentation(
             info.num_classes,
             config.model.output_stride if config.coarse_loss else 1,

@@ -65,10 +65,11 @@ def draw(figure, result):
 def shows(result):
     low, high = result["effective"]
     n = len(result["share_of_paths"]) - 1
-    mean = np.array(result["gradient_norm"])
+    mean, rate = np.array(result["gradient_norm"]), result["decay_rate"]
+    direction = "falls" if rate < 1 else "rises, other than in the paper's deeper network,"
     return [
-        f"{result['name']}: along a path the gradient norm goes as {result['decay_rate']:.2f} to the power of its"
-        f" length, from {mean[0]:.2g} past all {n} blocks to {mean[-1]:.2g} through all.",
+        f"{result['name']}: along a path the gradient norm {direction} as {rate:.2f} to the power of its length, from"
+        f" {mean[0]:.2g} past all {n} blocks to {mean[-1]:.2g} through all.",
         f"95 % of the gradient comes through paths of {low} to {high} blocks, which are"
         f" {percent(result['paths_in_range'])} of all paths; the binomial centre is {n / 2:g}.",
     ]

@@ -75,7 +75,8 @@ _CATALOG = {
             shapes.NAME,
             shapes.CLASS_NAMES,
             ("train", "test"),
-            "shapes: 1,280 drawn images of textured geometric objects, 64x64 pixels, exact masks",
+            f"shapes: {sum(shapes.SPLIT_SIZES.values()):,} drawn images of textured geometric objects, 64x64 pixels,"
+            " exact masks",
         ),
         MaskDatasetInfo(
             "voc",

@@ -9,7 +9,7 @@ import numpy as np
 NAME = "shapes"
 CLASS_NAMES = ("background", "disk", "ring", "square", "triangle", "cross")
 SIZE = 64
-SPLIT_SIZES = {"train": 1024, "test": 256}
+SPLIT_SIZES = {"train": 2048, "test": 256}
 _SEED = 20161130
 _OBJECTS = (1, 4)
 
@@ -36,7 +36,7 @@ def draw(rng: np.random.Generator, size: int = SIZE) -> tuple[np.ndarray, np.nda
 
 def _own_coordinates(rng, size):
     """Coordinates of each pixel in the frame of an object that is moved, turned and enlarged; 1 is its radius."""
-    radius = rng.uniform(0.13, 0.26) * size
+    radius = rng.uniform(0.16, 0.28) * size
     centre = rng.uniform(0.8 * radius, size - 0.8 * radius, 2)
     angle = rng.uniform(0, 2 * np.pi)
     y, x = (np.arange(size) - c for c in centre)

@@ -9,7 +9,8 @@ from resjax import Gates, InputError, analysis, train
 from resjax.layers import BatchNorm
 from resjax.models import VGG, DenseNet, Highway, PreActResNet, ResNet, restack
 
-IMAGES = np.random.default_rng(0).normal(size=(21, 8, 8, 3)).astype(np.float32)
+RNG = np.random.default_rng(0)
+IMAGES = RNG.normal(size=(21, 8, 8, 3)).astype(np.float32)
 # So many classes, without biases, that each lesion changes that of some image.
 CLASSES = 200
 RESIDUAL = PreActResNet(stage_sizes=(2, 3), widths=(3, 4), num_classes=CLASSES, scan=True)
@@ -58,16 +59,22 @@ def test_a_lesion_is_the_network_built_without_that_block(batch_size, variables)
     assert predictions.shape == (6, 21) and predictions.dtype == np.int32
     whole = _classes(RESIDUAL, variables[RESIDUAL])
     np.testing.assert_array_equal(predictions[0], whole)
-    built = PreActResNet(stage_sizes=(2, 2), widths=(3, 4), num_classes=CLASSES)
-    names = ["block_1", "block_2", "block_3"]
-    for lesion, gone in ((4, "block_2"), (5, "block_3")):
-        without = _without(variables[RESIDUAL], "stage_2", names, gone)
-        expected = _classes(built, without)
+    for lesion, stage, names, gone, sizes in (
+        (2, "stage_1", ["block_1", "block_2"], "block_2", (1, 3)),
+        (4, "stage_2", ["block_1", "block_2", "block_3"], "block_2", (2, 2)),
+        (5, "stage_2", ["block_1", "block_2", "block_3"], "block_3", (2, 2)),
+    ):
+        built = RESIDUAL.clone(stage_sizes=sizes, scan=False)
+        expected = _classes(built, _without(variables[RESIDUAL], stage, names, gone))
         np.testing.assert_array_equal(predictions[lesion], expected)
         assert np.any(expected != whole)
-    # The down-sampling block keeps its shortcut.
-    closed = RESIDUAL.apply(variables[RESIDUAL], IMAGES, gates=Gates(np.float32([1, 1, 0, 1, 1])))
-    np.testing.assert_array_equal(predictions[3], closed.argmax(-1))
+    # The first blocks of the stages, of which the down-sampling one keeps its shortcut.
+    for lesion in (1, 3):
+        branch = np.ones(5, np.float32)
+        branch[lesion - 1] = 0
+        closed = RESIDUAL.apply(variables[RESIDUAL], IMAGES, gates=Gates(branch))
+        np.testing.assert_array_equal(predictions[lesion], closed.argmax(-1))
+        assert np.any(predictions[lesion] != whole)
 
 
 @pytest.mark.quick
@@ -161,6 +168,21 @@ def test_swaps_stay_within_their_group_and_tau_is_kendalls():
     np.testing.assert_allclose(analysis.kendall_tau(orders), expected, atol=1e-12)
     with pytest.raises(InputError, match="no stage has two blocks"):
         analysis.swapped_orders(0, [np.arange(1, 2)], 2, np.array([1]))
+
+
+@pytest.mark.quick
+def test_any_number_of_variants_and_batches_is_one_program():
+    traced = []
+
+    def apply(weights, variant, images):
+        traced.append(images.shape)
+        return images.sum((1, 2)) @ weights * variant
+
+    weights, variants = RNG.normal(size=(3, 5)).astype(np.float32), RNG.normal(size=7).astype(np.float32)
+    predictions = analysis.predict(apply, weights, variants, IMAGES, batch_size=8)
+    logits = np.einsum("nhwc,ck,v->vnk", IMAGES, weights, variants)
+    np.testing.assert_array_equal(predictions, logits.argmax(-1))
+    assert len(traced) == 1
 
 
 @pytest.mark.quick

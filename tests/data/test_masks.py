@@ -1,6 +1,7 @@
 """Images with masks: a VOC-style folder, prepared TFDS directories, drawn shapes; every mistake is named."""
 
 import io
+import re
 
 import numpy as np
 import pytest
@@ -110,9 +111,10 @@ def test_a_run_says_so_before_it_starts(voc, capsys, tmp_path, what):
     _break(voc, what)
     workdir = tmp_path / "run"
     arguments = ("--config", "resnet_38_a1_voc", "--data_dir", str(voc), "--workdir", str(workdir))
-    assert segmentation.main(arguments) == 2
+    assert segmentation.main([*arguments, "--no_frozen_statistics"]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1 and not workdir.exists()
+    assert re.search(MISTAKES[what], error), error
 
 
 def _prepare(root, name, features, examples, config=""):
