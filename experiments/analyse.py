@@ -10,11 +10,11 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from experiments.analysis_page import Section, page
 from experiments.backend import prepare_backend
-from experiments.cifar import describe_devices, git_commit
+from experiments.environment import describe_devices, git_commit
 from experiments.exit_codes import exit_code
 from experiments.figures import render, to_json, write
-from experiments.analysis_page import Section, page
 from experiments.studies import STUDIES, Bench, Options
 from experiments.subject import Subject, load_run, load_weights
 from resjax.errors import InputError, did_you_mean

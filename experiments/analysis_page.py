@@ -5,6 +5,7 @@ import dataclasses
 import html
 
 from experiments.studies import Study
+from experiments.web_page import document
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 64rem; margin: 2rem auto; padding: 0 1rem; }
@@ -35,10 +36,7 @@ def page(title: str, facts: dict[str, str], sections: list[Section]) -> str:
     """The page; `facts` are listed below its title."""
     listed = "".join(f"<dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd>" for name, value in facts.items())
     body = "".join(map(_section, sections))
-    return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
-        f"<style>{_STYLE}</style></head><body><h1>{html.escape(title)}</h1><dl>{listed}</dl>{body}</body></html>\n"
-    )
+    return document(title, _STYLE, f"<dl>{listed}</dl>{body}")
 
 
 def _section(section: Section) -> str:

@@ -1,10 +1,6 @@
 """Trains and evaluates a classifier of small images: `python -m experiments.cifar --config wrn_28_10`."""
 
 import dataclasses
-import importlib.metadata
-import pathlib
-import platform
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,14 +14,16 @@ from rich.console import Console
 
 from experiments.backend import prepare_backend
 from experiments.command_line import changed_fields, parse
-from experiments.configs.base import Config, NamedConfig, NamedRun, RunConfig
+from experiments.configs.base import Config, NamedConfig, RunConfig
 from experiments.configs.cifar import CONFIGS
 from experiments.dry_run import print_dry_run
 from experiments.engine import Engine, Task
+from experiments.environment import describe_devices
 from experiments.exit_codes import exit_code
-from experiments.measure import TEST_ERROR, Measure
+from experiments.measure import TEST_ERROR
 from experiments.processes import join_processes
 from experiments.scaling import print_scaling_report
+from experiments.summary import summarize
 from experiments.workdir import Workdir, default_workdir
 from resjax import create_model, train
 from resjax.data import Dataset, dataset_info, load_dataset
@@ -97,7 +95,9 @@ def run(name: str, named: NamedConfig, config: Config, console: Console) -> dict
     workdir.make()
     engine = Engine(config, task, workdir, resolved, console)
     engine.run()
-    summary = summarize(name, named, config, changed, engine.records, workdir, TEST_ERROR, info.description) | {
+    summary = summarize(
+        PROGRAM, name, named, config, changed, engine.records, workdir, TEST_ERROR, info.description
+    ) | {
         "published": dataclasses.asdict(published) if published else None,
         "parameters": parameters,
         "train_images": len(train_data.images),
@@ -233,72 +233,6 @@ def open_workdir(name: str, config: RunConfig, changed: dict[str, Any], console:
     workdir.check_config(config)
     train.wait_for_processes("workdir")
     return workdir
-
-
-def summarize(
-    name: str,
-    named: NamedRun,
-    config: RunConfig,
-    changed: dict[str, Any],
-    records: Sequence[dict[str, Any]],
-    workdir: Workdir,
-    measure: Measure,
-    description: str,
-) -> dict[str, Any]:
-    """What summary.json holds."""
-    best = measure.best(records)
-    seconds = sum(record["train_seconds"] for record in records)
-    return {
-        "name": name,
-        "model": config.model.name,
-        "dataset": config.dataset,
-        "dataset_description": description,
-        "epochs": records[-1]["epoch"],
-        "steps": records[-1]["step"],
-        "seed": config.seed,
-        f"final_{measure.key}": records[-1][measure.key],
-        f"best_{measure.key}": best[measure.key],
-        "best_epoch": best["epoch"],
-        "best_is_chosen_on": f"the test images: report the final {measure.label}, or say so",
-        "source": named.source,
-        "deviations": list(named.deviations),
-        "changed_from_named_config": changed,
-        "train_seconds": seconds,
-        "test_seconds": sum(record["test_seconds"] for record in records),
-        "images_per_second": records[-1]["step"] * config.batch_size / max(seconds, 1e-9),
-        "devices": describe_devices(),
-        "versions": versions(),
-        "git_commit": git_commit(),
-        "workdir": str(workdir.path),
-    }
-
-
-def describe_devices() -> str:
-    """E.g. "8 x TPU v5e"."""
-    devices = jax.devices()
-    return f"{len(devices)} x {devices[0].device_kind}"
-
-
-def versions() -> dict[str, str]:
-    """Versions of what a result depends on."""
-    packages = ("resjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
-    found = {"python": platform.python_version()}
-    for package in packages:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = "not installed as a package"
-    return found
-
-
-def git_commit() -> str | None:
-    """The commit of this checkout, with "-dirty" behind it where files differ from it; None outside a checkout."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        done = subprocess.run(command, cwd=pathlib.Path(__file__).parent, capture_output=True, text=True, timeout=20)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None if done.returncode == 0 else None
 
 
 if __name__ == "__main__":

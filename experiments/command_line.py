@@ -1,5 +1,6 @@
 """`--config NAME [--field value ...]`: a named config, any field of it changed by a flag."""
 
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
@@ -61,6 +62,19 @@ def changed_fields(named: NamedRun, config: RunConfig) -> dict[str, object]:
     """The fields of `config` that decide the result and differ from the named config."""
     original = named.config.identity()
     return {key: value for key, value in config.identity().items() if original.get(key) != value}
+
+
+def command(program: str, name: str, changed: Mapping[str, object]) -> str:
+    """The command line that `parse` reads as the config `name` with the `changed` fields."""
+    words = [program, "--config", name]
+    for field, value in changed.items():
+        if isinstance(value, bool):
+            *groups, last = field.split(".")
+            words.append("--" + ".".join([*groups, last if value else f"no_{last}"]))
+        else:
+            values = value if isinstance(value, (list, tuple)) else [value]
+            words += [f"--{field}", *(shlex.quote(str(item)) for item in values)]
+    return " ".join(words)
 
 
 def print_configs(program: str, configs: Mapping[str, NamedConfig]) -> None:

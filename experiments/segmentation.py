@@ -12,15 +12,17 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.backend import prepare_backend
-from experiments.cifar import build_optimizer, check_values, describe_devices, open_workdir, summarize
+from experiments.cifar import build_optimizer, check_values, open_workdir
 from experiments.command_line import changed_fields, parse
 from experiments.configs.segmentation import CONFIGS, NamedSegmentation, SegmentationConfig
 from experiments.dry_run import print_dry_run
 from experiments.engine import Engine, Task
+from experiments.environment import describe_devices
 from experiments.exit_codes import exit_code
 from experiments.measure import MEAN_IOU
 from experiments.processes import join_processes
 from experiments.scaling import print_scaling_report
+from experiments.summary import summarize
 from resjax import create_model, from_pretrained, load_torch_weights, train
 from resjax.data import MaskDataset, load_masks, mask_dataset_info
 from resjax.data.augment_masks import augment_with_masks
@@ -117,7 +119,7 @@ def run(name: str, named: NamedSegmentation, config: SegmentationConfig, console
     engine = Engine(config, task, workdir, resolved, console)
     engine.run()
     records = engine.records
-    summary = summarize(name, named, config, changed, records, workdir, MEAN_IOU, info.description) | {
+    summary = summarize(PROGRAM, name, named, config, changed, records, workdir, MEAN_IOU, info.description) | {
         "published": {"mean_iou": named.published, "statistic": named.statistic} if is_published else None,
         "class_iou": dict(zip(info.class_names, records[-1]["test_class_iou"], strict=True)),
         "pixel_accuracy": records[-1]["test_accuracy"],

@@ -233,6 +233,26 @@ def _build(cls: type, flat: dict[str, Any]) -> Any:
 
 
 @dataclasses.dataclass(frozen=True)
+class Comparison:
+    """A published value of a run's measure.
+
+    Attributes:
+      value: in percent.
+      statistic: what the number is: a single run, a median, ..
+      source: where it is printed.
+    """
+
+    value: float
+    statistic: str
+    source: str
+
+    @classmethod
+    def of_error(cls, result: PublishedResult) -> "Comparison":
+        """A published test error."""
+        return cls(result.test_error, result.statistic, result.source)
+
+
+@dataclasses.dataclass(frozen=True)
 class NamedRun:
     """A named run.
 
@@ -246,6 +266,15 @@ class NamedRun:
     source: str
     deviations: tuple[str, ...] = dataclasses.field(default=(), kw_only=True)
 
+    @property
+    def parameters_of_network(self) -> int:
+        """Exact number of parameters on the config's own dataset."""
+        raise NotImplementedError
+
+    def to_compare(self) -> dict[str, Comparison | None]:
+        """Every dataset that the recipe is for, with what the run is compared with there."""
+        raise NotImplementedError
+
 
 @dataclasses.dataclass(frozen=True)
 class NamedConfig(NamedRun):
@@ -257,6 +286,16 @@ class NamedConfig(NamedRun):
 
     config: Config
     facts: Facts
+
+    @property
+    def parameters_of_network(self) -> int:
+        return self.facts.parameters
+
+    def to_compare(self) -> dict[str, Comparison | None]:
+        compared = {}
+        for result in self.facts.results:
+            compared.setdefault(result.dataset, Comparison.of_error(result))
+        return compared or {self.config.dataset: None}
 
     def published_for(self, dataset: str) -> PublishedResult | None:
         """The published error to compare with on a dataset, or None."""

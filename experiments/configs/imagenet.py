@@ -9,7 +9,15 @@ beside them: of another batch, multiply by the ratio.
 import dataclasses
 from typing import Literal
 
-from experiments.configs.base import ModelConfig, NamedRun, OptimizerConfig, RunConfig, ScheduleConfig, run_only
+from experiments.configs.base import (
+    Comparison,
+    ModelConfig,
+    NamedRun,
+    OptimizerConfig,
+    RunConfig,
+    ScheduleConfig,
+    run_only,
+)
 from resjax.data.augment_photos import PhotoAugmentation
 from resjax.models.published import (
     HE_2015,
@@ -94,6 +102,13 @@ class NamedImagenet(NamedRun):
     config: ImagenetConfig
     facts: Facts
     published: PublishedResult | None = None
+
+    @property
+    def parameters_of_network(self) -> int:
+        return self.facts.parameters
+
+    def to_compare(self) -> dict[str, Comparison | None]:
+        return {self.config.dataset: None if self.published is None else Comparison.of_error(self.published)}
 
 
 def _published(model: str, source: str, statistic: str = "") -> PublishedResult | None:

@@ -5,7 +5,15 @@ python -m experiments.segmentation --config resnet_38_a1_voc --data_dir VOC2012 
 
 import dataclasses
 
-from experiments.configs.base import ModelConfig, NamedRun, OptimizerConfig, RunConfig, ScheduleConfig, run_only
+from experiments.configs.base import (
+    Comparison,
+    ModelConfig,
+    NamedRun,
+    OptimizerConfig,
+    RunConfig,
+    ScheduleConfig,
+    run_only,
+)
 from resjax.data.augment_masks import MaskAugmentation
 from resjax.models.published import WU_2016
 
@@ -70,6 +78,14 @@ class NamedSegmentation(NamedRun):
     parameters: int
     published: float | None = None
     statistic: str = ""
+
+    @property
+    def parameters_of_network(self) -> int:
+        return self.parameters
+
+    def to_compare(self) -> dict[str, Comparison | None]:
+        result = None if self.published is None else Comparison(self.published, self.statistic, self.source)
+        return {self.config.dataset: result}
 
 
 # The authors give the length and schedule of Cityscapes alone.

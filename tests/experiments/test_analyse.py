@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from experiments import analyse
+from experiments.analysis_page import Section, page
 from experiments.configs.base import Config, ModelConfig
 from experiments.figures import render, to_json
-from experiments.analysis_page import Section, page
 from experiments.studies import STUDIES
 from experiments.subject import load_run
 from experiments.workdir import METRIC_KEYS, Workdir

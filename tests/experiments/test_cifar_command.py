@@ -120,6 +120,9 @@ def test_summary_holds_errors_beside_what_was_changed_and_where_it_ran(short_run
     assert (summary["train_images"], summary["test_images"], summary["steps"]) == (5000, 1000, 2 * (5000 // 256))
     assert summary["published"] is None and "not CIFAR-10 errors" in summary["dataset_description"]
     assert summary["changed_from_named_config"] == {"model.name": "resnet_8", "batch_size": 256, "epochs": 2}
+    assert summary["command"] == f"{cifar.PROGRAM} {' '.join(SHORT)}"
+    assert summary["hours"] * 3600 == pytest.approx(sum(r["train_seconds"] + r["test_seconds"] for r in records))
+    assert summary["hardware"].startswith("8 x cpu (")
     assert summary["parameters"] == 75_290
     assert {"python", "jax", "jaxlib", "flax", "orbax-checkpoint"} <= summary["versions"].keys()
     assert summary["final_test_error"] < 90  # better than chance
