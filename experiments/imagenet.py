@@ -13,7 +13,8 @@ from rich.table import Table
 from experiments.backend import prepare_backend
 from experiments.cifar import build_optimizer, check_sizes, check_values, open_workdir
 from experiments.command_line import changed_fields, parse
-from experiments.configs.imagenet import CONFIGS, ImagenetConfig, NamedImagenet
+from experiments.configs.imagenet import CONFIGS
+from experiments.configs.imagenet_fields import ImagenetConfig, NamedImagenet
 from experiments.dry_run import print_dry_run
 from experiments.engine import Engine, Task
 from experiments.environment import describe_devices

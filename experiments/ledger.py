@@ -10,10 +10,10 @@ from typing import Any
 
 from experiments import cifar, imagenet, segmentation
 from experiments.command_line import command
-from experiments.configs.base import Comparison, NamedRun, RunConfig, flatten
+from experiments.configs.base import Comparison, Config, NamedRun, RunConfig, flatten
+from experiments.image_splits import training_size
 from experiments.measure import MEAN_IOU, TEST_ERROR
 from experiments.workdir import Workdir
-from resjax.data import dataset_info
 from resjax.data.images import image_dataset_info
 from resjax.errors import InputError
 
@@ -45,22 +45,22 @@ class Row:
     changed: tuple[str, ...] = ()
     runs: tuple[dict[str, Any], ...] = ()
 
-    def of_last(self) -> list[float]:
-        """The measure after the last epoch of each run, in percent."""
-        return [run["last"] for run in self.runs]
+    def reported(self) -> list[float]:
+        """What each run reports, in percent: of its last epoch, or of the one that its validation images chose."""
+        return [run["reported"] for run in self.runs]
 
     def of_best(self) -> list[float]:
-        """The measure after each run's best epoch, chosen on the test images, in percent."""
+        """The measure after each run's best epoch, chosen on validation images, or else on the test images."""
         return [run["best"] for run in self.runs]
 
     def deviation(self) -> float | None:
-        """The published statistic of our last epochs minus the published number; None where they cannot be compared.
+        """The published statistic of what we report minus the published number; None where they cannot be compared.
 
         A published median is compared with the median, the best of several runs with the best, all else with the mean.
         """
         if self.published is None or self.changed or not self.runs:
             return None
-        values, statistic = self.of_last(), self.published.statistic
+        values, statistic = self.reported(), self.published.statistic
         if statistic.startswith("median"):
             ours = statistics.median(values)
         elif statistic.startswith("best"):
@@ -99,6 +99,7 @@ def read_run(path: pathlib.Path) -> dict[str, Any]:
             "measure": measure.key,
             "last": last,
             "best": best,
+            "reported": float(summary.get(f"reported_{measure.key}", last)),
             "best_epoch": summary["best_epoch"],
             "train_images": summary["train_images"],
             "deviations": summary["deviations"],
@@ -219,7 +220,7 @@ def differences(named: NamedRun, run: Mapping[str, Any], published: Mapping[str,
 def _training_images(run: Mapping[str, Any]) -> int | None:
     """How many images the whole training set has; None where that depends on a folder."""
     if _program(run) == cifar.PROGRAM:
-        return dataset_info(run["dataset"]).split_sizes["train"]
+        return training_size(Config.from_identity(run["config"]))
     known = image_dataset_info(run["dataset"]) if _program(run) == imagenet.PROGRAM else None
     return None if known is None else known.train_images
 
@@ -272,7 +273,7 @@ def read_ledger(file: pathlib.Path) -> list[dict[str, Any]]:
     if not file.exists():
         return []
     runs = _read_json(file).get("runs")
-    wanted = {*_KEPT, "measure", "last", "best", "config", "train_images", "commit"}
+    wanted = {*_KEPT, "measure", "reported", "last", "best", "config", "train_images", "commit"}
     if not isinstance(runs, list) or not all(isinstance(run, dict) and wanted <= run.keys() for run in runs):
         raise InputError(f"{file}: not a ledger of this command; restore it, or remove it to start a new one")
     return runs
@@ -284,14 +285,14 @@ def as_json(runs: Sequence[dict[str, Any]], rows: Sequence[Row]) -> dict[str, An
 
 
 def _row_json(row: Row) -> dict[str, Any]:
-    ours = None
+    summed = None
     if row.runs:
-        last, best = row.of_last(), row.of_best()
-        ours = {
+        ours, best = row.reported(), row.of_best()
+        summed = {
             "measure": row.runs[0]["measure"],
-            "runs": len(last),
+            "runs": len(ours),
             "seeds": [run["seed"] for run in row.runs],
-            "last": {"mean": math.fsum(last) / len(last), "std": spread(last), "median": statistics.median(last)},
+            "reported": {"mean": math.fsum(ours) / len(ours), "std": spread(ours), "median": statistics.median(ours)},
             "best_epoch": {"mean": math.fsum(best) / len(best), "std": spread(best)},
             "deviation": row.deviation(),
             "commands": [run["command"] for run in row.runs],
@@ -307,5 +308,5 @@ def _row_json(row: Row) -> dict[str, Any]:
         "published": None if row.published is None else dataclasses.asdict(row.published),
         "changed": list(row.changed),
         "status": "run" if row.runs else "not yet run",
-        "ours": ours,
+        "ours": summed,
     }

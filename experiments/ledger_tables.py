@@ -9,9 +9,10 @@ from experiments.web_page import document
 COLUMNS = ("config", "model", "dataset", "parameters", "published %", "ours %", "best epoch %", "deviation", "hours")
 NOT_RUN = "not yet run"
 _EXPLAINED = (
-    "Numbers are test errors in percent (of segmentation: mean IoU). Ours is that after the last epoch: the mean over"
-    " n seeds, with the sample standard deviation; the best epoch is chosen on the test images and stands for itself."
-    " The deviation is that of the published statistic (mean, median or best) of our last epochs. A run with anything"
+    "Numbers are test errors in percent (of segmentation: mean IoU). Ours is that after the last epoch, or after the"
+    " one that was best on validation images where the recipe has them: the mean over n seeds, with the sample standard"
+    " deviation. The best epoch is otherwise chosen on the test images, and stands for itself. The deviation is that of"
+    " the published statistic (mean, median or best) of ours. A run with anything"
     " changed from its recipe says so, and has none."
 )
 _STYLE = """
@@ -46,8 +47,8 @@ def page(rows: Sequence[Row]) -> str:
             cells[4] += f'<div class="source">{html.escape(_origin(row))}</div>'
         detail = "<br>".join(html.escape(line).replace("`", "") for line in _detail_lines(row))
         cells = "".join(f"<td>{cell}</td>" for cell in (*cells, f'<span class="source">{detail}</span>'))
-        lines.append(f"<tr class={'run' if row.runs else 'open'}>{cells}</tr>")
-    table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+        lines.append(f"<tr class={'run' if row.runs else 'open'}>{cells}</tr>\n")
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>\n{''.join(lines)}</tbody></table>"
     return document("Ledger", _STYLE, f"<p>{html.escape(_EXPLAINED)}</p>{table}")
 
 
@@ -76,7 +77,7 @@ def _cells(row: Row) -> list[str]:
         row.dataset,
         parameters,
         published,
-        f"{_value(row.of_last())} (n = {len(row.runs)})",
+        f"{_value(row.reported())} (n = {len(row.runs)})",
         _value(row.of_best()),
         ("no run of the recipe" if row.changed else "-") if deviation is None else f"{deviation:+.2f}",
         f"{sum(run['hours'] for run in row.runs):.2f}",

@@ -67,7 +67,7 @@ def run(name: str, named: NamedSegmentation, config: SegmentationConfig, console
     check_values(config, train_images)
     check_pixels(config, train_data, test_data)
     model = build(config, info.num_classes)
-    factors = train.learning_rate_factors(config.head_factor, config.bias_factor)
+    factors = train.learning_rate_factors(config.head_factor, config.optimizer.bias_factor)
     optimizer, schedule = build_optimizer(config, train_images, factors)
     side = config.augmentation.crop
     image_shape = (side, side, 3) if side else train_data.images.shape[1:]
@@ -148,7 +148,7 @@ def check_options(config: SegmentationConfig) -> None:
     """Raises InputError for numbers that no segmentation run can have."""
     if not 0 <= config.ohem_threshold < 1:
         raise InputError(f"--ohem_threshold: expected a number in [0, 1), got {config.ohem_threshold}")
-    for field in ("ohem_least", "head_factor", "bias_factor", "eval_window"):
+    for field in ("ohem_least", "head_factor", "eval_window"):
         if not getattr(config, field) >= 0:
             raise InputError(f"--{field}: expected a number >= 0, got {getattr(config, field)}")
     if not config.eval_scales or not all(scale > 0 for scale in config.eval_scales):

@@ -23,7 +23,7 @@ def summarize(
     description: str,
 ) -> dict[str, Any]:
     """What summary.json holds; `hours` are those of training and evaluation, without compilation."""
-    best = measure.best(records)
+    best, chosen = measure.best(records), "validation_loss" in records[-1]
     seconds, tested = (sum(record[key] for record in records) for key in ("train_seconds", "test_seconds"))
     return {
         "name": name,
@@ -37,7 +37,8 @@ def summarize(
         f"final_{measure.key}": records[-1][measure.key],
         f"best_{measure.key}": best[measure.key],
         "best_epoch": best["epoch"],
-        "best_is_chosen_on": f"the test images: report the final {measure.label}, or say so",
+        "best_is_chosen_on": "the validation images" if chosen else "the test images",
+        f"reported_{measure.key}": (best if chosen else records[-1])[measure.key],
         "source": named.source,
         "deviations": list(named.deviations),
         "changed_from_named_config": changed,

@@ -38,6 +38,10 @@ _main = functools.partial(outcome, cifar.main)
         (["--config", "resnet_20", "--optimizer.learning_rate", "nan"], "--optimizer.learning_rate: expected a number"),
         (["--config", "resnet_20", "--optimizer.weight_decay", "-1"], "--optimizer.weight_decay: expected"),
         (["--config", "resnet_20", "--schedule.boundaries", "60", "30"], "boundaries: expected ascending"),
+        (["--config", "resnet_20", "--validation_images", "50000"], "--validation_images: expected a number from 0"),
+        (["--config", "resnet_20", "--extra"], "extra"),
+        (["--config", "resnet_20", "--schedule.warmup_until_error", "80"], "warmup_until_error: .* a constant warm-up"),
+        (["--config", "preresnet_110", "--model.gate_bias", "-6"], "--model.gate_bias: of --model.gating alone"),
     ],
 )
 def test_a_mistake_is_named_in_one_line_and_exits_with_2(capsys, tmp_path, monkeypatch, arguments, message):

@@ -13,30 +13,11 @@ from experiments import cifar, report
 from experiments.command_line import changed_fields, command, parse
 from experiments.configs.cifar import CONFIGS
 from experiments.ledger import PROGRAMS, read_ledger, rows
-from experiments.measure import TEST_ERROR
-from experiments.summary import summarize
-from experiments.workdir import Workdir
 from tests.conftest import ROOT
 from tests.experiments.command import outcome
+from tests.experiments.finished_run import write_run
 
 _main = functools.partial(outcome, report.main)
-
-
-def _write_run(path, name, errors=(20.0, 8.0, 9.0), train_images=50_000, **changes):
-    """A finished run's folder, as experiments.cifar leaves it."""
-    named = CONFIGS[name]
-    config = dataclasses.replace(named.config, **changes)
-    workdir = Workdir(path)
-    workdir.start({"name": name, "config": config.identity(), "run_options": config.run_options()})
-    for epoch, error in enumerate(errors, start=1):
-        times = {"train_seconds": 3000.0, "test_seconds": 600.0}
-        workdir.append_metrics({"epoch": epoch, "step": 390 * epoch, "test_error": error, **times})
-    changed = changed_fields(named, config)
-    records = workdir.records()
-    summary = summarize(cifar.PROGRAM, name, named, config, changed, records, workdir, TEST_ERROR, "images")
-    facts = {"parameters": named.facts.parameters, "train_images": train_images, "test_images": 10_000}
-    workdir.write_summary(summary | facts)
-    return path
 
 
 def _report(capsys, output, *arguments):
@@ -52,13 +33,13 @@ def _find(table, config, dataset="cifar10"):
 def test_several_seeds_are_one_row_with_mean_spread_and_the_published_statistic(capsys, tmp_path):
     last = [4.1, 4.3, 3.9, 4.6, 4.0]
     for seed, error in enumerate(last):
-        _write_run(tmp_path / "runs" / str(seed), "wrn_28_10", (9.0, error - 0.25, error), seed=seed)
+        write_run(tmp_path / "runs" / str(seed), "wrn_28_10", (9.0, error - 0.25, error), seed=seed)
     table, _ = _report(capsys, tmp_path / "ledger", tmp_path / "runs")
     (row,) = _find(table, "wrn_28_10")
     ours = row["ours"]
     assert (ours["runs"], ours["seeds"], row["changed"]) == (5, [0, 1, 2, 3, 4], [])
     np.testing.assert_allclose(
-        [ours["last"]["mean"], ours["last"]["std"], ours["best_epoch"]["mean"]],
+        [ours["reported"]["mean"], ours["reported"]["std"], ours["best_epoch"]["mean"]],
         [np.mean(last), np.std(last, ddof=1), np.mean(last) - 0.25],
     )
     # Published as a median, so the median is what is compared: 4.1, not the mean.
@@ -71,7 +52,7 @@ def test_several_seeds_are_one_row_with_mean_spread_and_the_published_statistic(
 
 
 def test_a_run_with_anything_changed_is_never_the_recipes(capsys, tmp_path):
-    _write_run(tmp_path / "runs" / "short", "resnet_20", epochs=20)
+    write_run(tmp_path / "runs" / "short", "resnet_20", epochs=20)
     table, _ = _report(capsys, tmp_path / "ledger", tmp_path / "runs")
     recipe, short = _find(table, "resnet_20")
     assert (recipe["status"], recipe["ours"]) == ("not yet run", None)
@@ -80,23 +61,29 @@ def test_a_run_with_anything_changed_is_never_the_recipes(capsys, tmp_path):
     assert "resnet_20 (changed)" in text and "not the recipe: epochs 20 (recipe: 164)" in text
 
 
+def test_where_validation_images_choose_the_epoch_its_test_error_is_reported(capsys, tmp_path):
+    run = write_run(tmp_path / "run", "resnet_110_stochastic_depth", (5.5, 5.0, 6.0), train_images=45_000)
+    table, _ = _report(capsys, tmp_path / "ledger", run)
+    (row,) = _find(table, "resnet_110_stochastic_depth")
+    assert row["changed"] == [] and row["ours"]["reported"]["mean"] == 5.5
+    assert row["ours"]["deviation"] == pytest.approx(5.5 - 5.25)
+
+
 def test_another_network_has_no_published_number(capsys, tmp_path):
     model = dataclasses.replace(CONFIGS["resnet_20"].config.model, name="resnet_26")
-    path = _write_run(tmp_path / "run", "resnet_20", model=model)
-    summary = json.loads((path / "summary.json").read_text())
-    (path / "summary.json").write_text(json.dumps(summary | {"parameters": 365_000}))
+    path = write_run(tmp_path / "run", "resnet_20", model=model)
     table, _ = _report(capsys, tmp_path / "ledger", path)
     assert _find(table, "resnet_20")[1]["published"] is None
 
 
 def test_a_part_of_the_training_images_is_not_the_recipe(capsys, tmp_path):
-    _write_run(tmp_path / "run", "resnet_20", train_images=40_000)
+    write_run(tmp_path / "run", "resnet_20", train_images=40_000)
     table, _ = _report(capsys, tmp_path / "ledger", tmp_path / "run")
     assert _find(table, "resnet_20")[1]["changed"] == ["40,000 of 50,000 training images"]
 
 
 def test_a_recipe_that_has_changed_since_is_not_met_by_its_earlier_runs(capsys, tmp_path):
-    path = _write_run(tmp_path / "run", "resnet_20")
+    path = write_run(tmp_path / "run", "resnet_20")
     config = json.loads((path / "config.json").read_text())
     config["config"]["optimizer.weight_decay"] = 5e-4
     del config["config"]["augmentation.cutmix"]  # a field of later versions, which meant nothing then
@@ -107,12 +94,12 @@ def test_a_recipe_that_has_changed_since_is_not_met_by_its_earlier_runs(capsys, 
 
 def test_unfinished_and_broken_runs_are_named_and_left_out(capsys, tmp_path):
     runs = tmp_path / "runs"
-    _write_run(runs / "good", "resnet_20")
-    (_write_run(runs / "stopped", "resnet_20", seed=1) / "summary.json").unlink()
-    (_write_run(runs / "cut", "resnet_20", seed=2) / "summary.json").write_text('{"name": "resn')
-    (_write_run(runs / "foreign", "resnet_20", seed=3) / "summary.json").write_text('{"accuracy": 1}')
-    (_write_run(runs / "odd", "resnet_20", seed=4) / "config.json").write_text("[]")
-    summary = json.loads((_write_run(runs / "nan", "resnet_20", seed=5) / "summary.json").read_text())
+    write_run(runs / "good", "resnet_20")
+    (write_run(runs / "stopped", "resnet_20", seed=1) / "summary.json").unlink()
+    (write_run(runs / "cut", "resnet_20", seed=2) / "summary.json").write_text('{"name": "resn')
+    (write_run(runs / "foreign", "resnet_20", seed=3) / "summary.json").write_text('{"accuracy": 1}')
+    (write_run(runs / "odd", "resnet_20", seed=4) / "config.json").write_text("[]")
+    summary = json.loads((write_run(runs / "nan", "resnet_20", seed=5) / "summary.json").read_text())
     (runs / "nan" / "summary.json").write_text(json.dumps(summary | {"final_test_error": float("nan")}))
     (runs / "notes").mkdir()
     table, out = _report(capsys, tmp_path / "ledger", runs)
@@ -138,23 +125,23 @@ def test_a_folder_without_runs_is_an_error_and_nothing_is_written(capsys, tmp_pa
 
 def test_the_ledger_remembers_runs_whose_folders_are_gone(capsys, tmp_path):
     runs, ledger = tmp_path / "runs", tmp_path / "ledger"
-    _write_run(runs / "a", "resnet_20", (9.0,))
+    write_run(runs / "a", "resnet_20", (9.0,))
     _report(capsys, ledger, runs)
     shutil.rmtree(runs)
-    _write_run(runs / "b", "resnet_20", (8.0,), seed=1)
+    write_run(runs / "b", "resnet_20", (8.0,), seed=1)
     table, _ = _report(capsys, ledger, runs)
-    assert _find(table, "resnet_20")[0]["ours"]["last"]["mean"] == 8.5
+    assert _find(table, "resnet_20")[0]["ours"]["reported"]["mean"] == 8.5
     # The same seed once more on the same machine is the same run, not a second one.
     shutil.rmtree(runs)
-    _write_run(runs / "again", "resnet_20", (8.4,), seed=1)
+    write_run(runs / "again", "resnet_20", (8.4,), seed=1)
     table, _ = _report(capsys, ledger, runs)
-    assert _find(table, "resnet_20")[0]["ours"]["last"]["mean"] == pytest.approx(8.7)
+    assert _find(table, "resnet_20")[0]["ours"]["reported"]["mean"] == pytest.approx(8.7)
 
 
 def test_the_readme_gets_the_table_between_its_two_lines(capsys, tmp_path):
     readme = tmp_path / "README.md"
     readme.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
-    run = _write_run(tmp_path / "run", "resnet_20")
+    run = write_run(tmp_path / "run", "resnet_20")
     _report(capsys, tmp_path / "ledger", run, "--readme", readme)
     once = readme.read_text()
     assert once.startswith(f"before\n{report.BEGIN}\n") and once.endswith(f"{report.END}\nafter\n")
@@ -173,7 +160,7 @@ def test_a_damaged_ledger_is_named_and_left_alone(capsys, tmp_path):
 
 
 def test_the_page_needs_no_other_file_and_shows_text_as_text(capsys, tmp_path):
-    path = _write_run(tmp_path / "run", "resnet_20")
+    path = write_run(tmp_path / "run", "resnet_20")
     summary = json.loads((path / "summary.json").read_text())
     (path / "summary.json").write_text(json.dumps(summary | {"hardware": "<img src=x>"}))
     _report(capsys, tmp_path / "ledger", path)
