@@ -7,7 +7,6 @@ from resjax.data.augment import Augmentation
 from resjax.models.published import HE_2015, HE_2016, HUANG_2016_DEPTH, VEIT_2016, Facts, PublishedResult
 from resjax.models.published_cifar import CIFAR_NETWORKS, he_2016
 
-_STEPS = 390  # an epoch of 50,000 images in batches of 128, the incomplete batch skipped
 _BN = "BN takes the statistics of the whole batch, there of the 64 images of a GPU (--model.norm_scope 64)"
 _NONE = Augmentation(crop_padding=0, flip=False)
 _ZERO_PADDED = Augmentation(crop_padding=4, padding_mode="zero", flip=True)
@@ -68,7 +67,7 @@ def _he_2016(model: str, facts: Facts, source: str = "appendix", batch_size: int
         augmentation=_ZERO_PADDED,
         optimizer=OptimizerConfig(learning_rate=0.1, momentum=0.9, weight_decay=1e-4, decay="kernels"),
         schedule=ScheduleConfig(
-            boundaries=(82, 123), warmup="constant", warmup_from=0.01, warmup_epochs=400 / (_STEPS * 128 / batch_size)
+            boundaries=(82, 123), warmup="constant", warmup_from=0.01, warmup_epochs=400 / (50_000 // batch_size)
         ),
     )
     deviations = (
