@@ -59,7 +59,7 @@ def _fb_torch(model: str, source: str, paper: str, *, deviations=(), statistic="
     )
 
 
-def _he_2015(model: str, table: str, statistic: str = "10-crop", **options) -> NamedImagenet:
+def _he_2015(model: str, table: str, **options) -> NamedImagenet:
     """Section 3.4: batch 256, lr 0.1, tenths on plateaus, at most 60e4 iterations; weight decay 1e-4, momentum 0.9."""
     config = ImagenetConfig(
         model=ImagenetModelConfig(model, **options),
@@ -81,15 +81,17 @@ def _he_2015(model: str, table: str, statistic: str = "10-crop", **options) -> N
         config,
         f"{HE_2015}, section 3.4",
         IMAGENET_NETWORKS[model],
-        _published(model, table, statistic),
+        _published(model, table, "10-crop"),
         deviations=deviations,
     )
 
 
-def _of_option(shortcut: str, facts: Facts, top1: float, top5: float) -> NamedImagenet:
-    """Table 3: ResNet-34 with another shortcut than B."""
-    published = PublishedResult("imagenet2012", top1, "10-crop 224", f"{HE_2015}, table 3", top5)
-    named = _he_2015("resnet_34", "table 3", shortcut=shortcut)
+def _of_option(
+    model: str, table: str, shortcut: str, facts: Facts, top1: float, top5: float | None = None
+) -> NamedImagenet:
+    """Tables 2 and 3: another shortcut than B."""
+    published = PublishedResult("imagenet2012", top1, "10-crop 224", f"{HE_2015}, {table}", top5)
+    named = _he_2015(model, table, shortcut=shortcut)
     return dataclasses.replace(named, facts=facts, published=published)
 
 
@@ -236,10 +238,10 @@ CONFIGS: dict[str, NamedImagenet] = {
     "resnet_50_modern": _torchvision_modern(),
     "plain_18": _he_2015("plain_18", "table 2"),
     "plain_34": _he_2015("plain_34", "table 3"),
-    "resnet_18_he2015": _he_2015("resnet_18", "table 2", shortcut="A"),
+    "resnet_18_he2015": _of_option("resnet_18", "table 2", "A", Facts(11_515_688, 1_794_805_760), 27.88),
     "resnet_34_he2015": _he_2015("resnet_34", "table 3"),
-    "resnet_34_he2015_a": _of_option("A", Facts(21_623_848, 3_644_493_824), 25.03, 7.76),
-    "resnet_34_he2015_c": _of_option("C", Facts(22_716_840, 3_830_747_136), 24.19, 7.40),
+    "resnet_34_he2015_a": _of_option("resnet_34", "table 3", "A", Facts(21_623_848, 3_644_493_824), 25.03, 7.76),
+    "resnet_34_he2015_c": _of_option("resnet_34", "table 3", "C", Facts(22_716_840, 3_830_747_136), 24.19, 7.40),
     **{
         f"resnet_{depth}_he2015": _he_2015(f"resnet_{depth}", "table 3", bottleneck_stride="1x1")
         for depth in (50, 101, 152)

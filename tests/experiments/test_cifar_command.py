@@ -105,7 +105,7 @@ def test_no_data_and_no_network_is_one_error_that_names_both_ways(capsys, tmp_pa
     assert not (tmp_path / "run").exists()
 
 
-SHORT = ("--config", "quickstart", "--model.name", "resnet_8", "--batch_size", "256", "--epochs", "2")
+SHORT = ("--config", "quickstart", "--model.name", "resnet_8", "--epochs", "2", "--batch_size", "256")
 
 
 @pytest.fixture(scope="module")
