@@ -19,6 +19,7 @@ from resjax import create_model, from_pretrained, load_torch_weights, pretrained
 from resjax.data import Dataset, dataset_info, load_dataset
 from resjax.data.augment import Normalization
 from resjax.errors import InputError
+from resjax.interop.torch_files import TORCH_SUFFIXES
 from resjax.models import Network, restack
 from resjax.train import CheckpointError, read_variables
 
@@ -90,7 +91,7 @@ def load_weights(name: str | None, weights: str, dataset: str | None, images: in
         model = create_model(name, num_classes=info.num_classes)
         variables = load_torch_weights(model, weights)
     else:
-        if pathlib.Path(weights).is_file():
+        if pathlib.Path(weights).is_file() or weights.endswith((*TORCH_SUFFIXES, ".safetensors")):
             raise InputError(f"{weights}: say with --model which network these weights are of")
         (model, variables), about = from_pretrained(weights), pretrained_info(weights)
         info = dataset_info(dataset or about.get("dataset", "cifar10"))
