@@ -69,6 +69,19 @@ def test_where_validation_images_choose_the_epoch_its_test_error_is_reported(cap
     assert row["ours"]["deviation"] == pytest.approx(5.5 - 5.25)
 
 
+def test_a_summary_of_an_earlier_version_is_read_as_far_as_it_goes(capsys, tmp_path):
+    run = write_run(tmp_path / "run", "resnet_20", epochs=3, seed=2)
+    summary = json.loads((run / "summary.json").read_text())
+    for key in ("command", "hours", "hardware", "finished", "reported_test_error"):
+        del summary[key]
+    (run / "summary.json").write_text(json.dumps(summary))
+    table, _ = _report(capsys, tmp_path / "ledger", run)
+    ours = _find(table, "resnet_20")[1]["ours"]
+    assert ours["commands"] == ["python -m experiments.cifar --config resnet_20 --epochs 3 --seed 2"]
+    assert ours["hours"] == pytest.approx(3) and ours["hardware"] == [summary["devices"]]
+    assert ours["reported"]["mean"] == 9.0
+
+
 def test_another_network_has_no_published_number(capsys, tmp_path):
     model = dataclasses.replace(CONFIGS["resnet_20"].config.model, name="resnet_26")
     path = write_run(tmp_path / "run", "resnet_20", model=model)
