@@ -10,11 +10,11 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from experiments.analysis_page import Section, page
 from experiments.backend import prepare_backend
-from experiments.cifar import describe_devices, git_commit
+from experiments.environment import describe_devices, git_commit
 from experiments.exit_codes import exit_code
 from experiments.figures import render, to_json, write
-from experiments.report import Section, page
 from experiments.studies import STUDIES, Bench, Options
 from experiments.subject import Subject, load_run, load_weights
 from resjax.errors import InputError, did_you_mean
@@ -54,11 +54,11 @@ def parse(arguments: Sequence[str]) -> tuple[str, Options]:
 
 
 def run(name: str, options: Options, console: Console) -> None:
-    """Measures, draws and writes one study, or all of them and the report.
+    """Measures, draws and writes one study, or all of them and the page.
 
     Raises:
       InputError: for a value that cannot be used, and what one study lacks; of all, those that lack something are named
-        in the report.
+        on the page.
     """
     check_values(options)
     prepare_backend((options.batch_size, options.path_images), options.compilation_cache)

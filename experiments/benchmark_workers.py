@@ -1,7 +1,5 @@
 """The processes of the benchmark: one holds a network of resjax, one the same in PyTorch; each runs when it is told."""
 
-import os
-import platform
 import resource
 import sys
 import time
@@ -88,21 +86,13 @@ def _process_peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
-def _cpu() -> str:
-    try:
-        with open("/proc/cpuinfo") as lines:
-            name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        name = platform.processor() or platform.machine()
-    return f"{os.cpu_count()} cores of {name}"
-
-
 def machine() -> dict[str, str]:
     """What JAX runs on here; starts JAX."""
     import jax
 
-    devices = jax.devices()
-    return {"cpu": _cpu(), "devices": f"{len(devices)} x {devices[0].device_kind}", "jax": jax.__version__}
+    from experiments.environment import cpu, describe_devices
+
+    return {"cpu": cpu(), "devices": describe_devices(), "jax": jax.__version__}
 
 
 def create_network(name: str, **overrides: Any) -> Any:

@@ -1,10 +1,6 @@
 """Trains and evaluates a classifier of small images: `python -m experiments.cifar --config wrn_28_10`."""
 
 import dataclasses
-import importlib.metadata
-import pathlib
-import platform
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,18 +14,22 @@ from rich.console import Console
 
 from experiments.backend import prepare_backend
 from experiments.command_line import changed_fields, parse
-from experiments.configs.base import Config, NamedConfig, NamedRun, RunConfig
+from experiments.configs.base import Config, NamedConfig, RunConfig
 from experiments.configs.cifar import CONFIGS
 from experiments.dry_run import print_dry_run
 from experiments.engine import Engine, Task
+from experiments.environment import describe_devices
 from experiments.exit_codes import exit_code
-from experiments.measure import TEST_ERROR, Measure
+from experiments.image_splits import load_splits, training_size
+from experiments.measure import TEST_ERROR
 from experiments.processes import join_processes
 from experiments.scaling import print_scaling_report
+from experiments.summary import summarize
 from experiments.workdir import Workdir, default_workdir
 from resjax import create_model, train
-from resjax.data import Dataset, dataset_info, load_dataset
+from resjax.data import dataset_info
 from resjax.data.augment import Normalization, augment
+from resjax.data.whitening import ContrastNormalization, Whitening
 from resjax.errors import InputError
 from resjax.models import parameter_count
 
@@ -54,7 +54,7 @@ def run(name: str, named: NamedConfig, config: Config, console: Console) -> dict
       TrainingError, Interrupted: see `experiments.engine.Engine.run`.
     """
     info = dataset_info(config.dataset)
-    train_images = info.split_sizes["train"]
+    train_images = training_size(config)
     check_sizes(config, train_images)
     prepare_backend((config.batch_size, config.eval_batch_size), config.compilation_cache, join_processes(config))
     console.quiet = jax.process_index() > 0
@@ -71,9 +71,7 @@ def run(name: str, named: NamedConfig, config: Config, console: Console) -> dict
     published = None if any(key.startswith("model.") for key in changed) else named.published_for(config.dataset)
     console.print(f"{config.model.name}, {parameters:,} parameters, on {info.description}", highlight=False)
     console.print(f"workdir {workdir.path}, devices {describe_devices()}", highlight=False)
-    train_data, test_data = (
-        as_rgb(load_dataset(config.dataset, split, config.data_dir)) for split in ("train", "test")
-    )
+    train_data, validation_data, test_data = load_splits(config)
     if len(train_data.images) != train_images:  # a TFDS directory that was prepared with fewer
         check_values(config, len(train_data.images))
         model, optimizer, schedule = build(config, info.num_classes, len(train_data.images))
@@ -86,6 +84,7 @@ def run(name: str, named: NamedConfig, config: Config, console: Console) -> dict
         **preprocessing(config, train_data.images),
         train_data=train_data,
         test_data=test_data,
+        validation_data=validation_data,
         title=f"{name}: {config.model.name} on {config.dataset}, {config.epochs} epochs, seed {config.seed}",
         published=published.test_error if published else None,
         published_label=label,
@@ -97,18 +96,21 @@ def run(name: str, named: NamedConfig, config: Config, console: Console) -> dict
     workdir.make()
     engine = Engine(config, task, workdir, resolved, console)
     engine.run()
-    summary = summarize(name, named, config, changed, engine.records, workdir, TEST_ERROR, info.description) | {
+    summary = summarize(
+        PROGRAM, name, named, config, changed, engine.records, workdir, TEST_ERROR, info.description
+    ) | {
         "published": dataclasses.asdict(published) if published else None,
         "parameters": parameters,
         "train_images": len(train_data.images),
+        "validation_images": config.validation_images,
         "test_images": len(test_data.images),
     }
     workdir.write_summary(summary)
     compared = f"; {label}" if label else ""
     compared += f" (with changed {', '.join(changed)})" if label and changed else ""
     console.print(
-        f"final test error {summary['final_test_error']:.2f}%, best {summary['best_test_error']:.2f}% after epoch"
-        f" {summary['best_epoch']}{compared}. Curves: {workdir.curves}",
+        f"final test error {summary['final_test_error']:.2f}%, {'chosen' if validation_data else 'best'}"
+        f" {summary['best_test_error']:.2f}% after epoch {summary['best_epoch']}{compared}. Curves: {workdir.curves}",
         highlight=False,
     )
     return summary
@@ -138,13 +140,21 @@ def check_values(config: RunConfig, train_images: int) -> None:
     for field in (
         "optimizer.weight_decay",
         "optimizer.clip_norm",
+        "optimizer.bias_factor",
         "schedule.power",
         "schedule.warmup_epochs",
         "schedule.warmup_from",
+        "schedule.warmup_until_error",
         "schedule.cooldown_epochs",
     ):
         if not (value := config.identity()[field]) >= 0:
             raise InputError(f"--{field}: expected a number >= 0, got {value}")
+    until = config.schedule.warmup_until_error
+    if until and not (until < 100 and config.schedule.warmup == "constant" and config.schedule.kind == "piecewise"):
+        raise InputError(
+            f"--schedule.warmup_until_error: expected a percentage below 100, for a piecewise schedule with a constant"
+            f" warm-up; got {until} for {config.schedule.kind} and {config.schedule.warmup}"
+        )
     if not config.checkpoint_minutes > 0:
         raise InputError(f"--checkpoint_minutes: expected a number > 0, got {config.checkpoint_minutes}")
     mesh = train.data_mesh()
@@ -184,10 +194,14 @@ def build_optimizer(
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
     """The optimizer and the learning-rate schedule of a config; for `factors` see `resjax.train.sgd`."""
     steps_per_epoch = train_images // config.batch_size
-    options = dataclasses.asdict(config.schedule)
-    schedule = train.learning_rate_schedule(
-        peak=config.optimizer.learning_rate, steps_per_epoch=steps_per_epoch, epochs=config.epochs, **options
-    )
+    options, peak = dataclasses.asdict(config.schedule), config.optimizer.learning_rate
+    warm_up, until_error = None, options.pop("warmup_until_error")
+    if until_error:
+        options["warmup_epochs"] = 0.0
+        warm_up = train.warm_up_until(until_error / 100, config.schedule.warmup_from / peak)
+    schedule = train.learning_rate_schedule(peak=peak, steps_per_epoch=steps_per_epoch, epochs=config.epochs, **options)
+    if factors is None and config.optimizer.bias_factor != 1:
+        factors = train.learning_rate_factors(biases=config.optimizer.bias_factor)
     drops = config.schedule.boundaries if config.schedule.kind == "piecewise" else ()
     optimizer = train.sgd(
         schedule,
@@ -198,27 +212,35 @@ def build_optimizer(
         clip_norm=config.optimizer.clip_norm,
         momentum_resets=[round(b * steps_per_epoch) for b in drops] if config.optimizer.reset_momentum else (),
         factors=factors,
+        warm_up=warm_up,
     )
     return optimizer, schedule
+
+
+def normalization(config: Config, train_images: np.ndarray) -> Callable[[jax.Array], jax.Array]:
+    """What a config's network takes of uint8 images; statistics are those of train_images, uint8 [N, H, W, 3]."""
+    match config.normalization:
+        case "mean_std" | "cifar10_mean_std":
+            info = dataset_info("cifar10" if config.normalization == "cifar10_mean_std" else config.dataset)
+            return Normalization(jnp.asarray(info.mean, jnp.float32), jnp.asarray(info.std, jnp.float32))
+        case "gcn":
+            return ContrastNormalization()
+        case "gcn_zca":
+            return Whitening.fit(train_images)
+    mean = train_images.mean(0, dtype=np.float64)
+    std = 1.0 if config.normalization == "per_pixel_mean" else train_images.std(dtype=np.float64)
+    return Normalization(jnp.asarray(mean, jnp.float32), jnp.asarray([std] * 3, jnp.float32))
 
 
 def preprocessing(config: Config, train_images: np.ndarray) -> dict[str, Any]:
     """`normalize` and `prepare` of a config; train_images is uint8 [N, H, W, 3]."""
     info = dataset_info(config.dataset)
-    if config.normalization == "per_pixel_mean":
-        normalize = Normalization(jnp.asarray(train_images.mean(0, dtype=np.float64), jnp.float32), jnp.float32(1))
-    else:
-        normalize = Normalization(jnp.asarray(info.mean, jnp.float32), jnp.asarray(info.std, jnp.float32))
+    normalize = normalization(config, train_images)
 
     def prepare(key, images, labels):
         return augment(key, normalize(images), labels, info.num_classes, config.augmentation)
 
     return {"normalize": normalize, "prepare": prepare}
-
-
-def as_rgb(data: Dataset) -> Dataset:
-    """Grayscale images repeated to three channels: the networks of the papers take three."""
-    return data._replace(images=np.repeat(data.images, 3, axis=-1)) if data.images.shape[-1] == 1 else data
 
 
 def open_workdir(name: str, config: RunConfig, changed: dict[str, Any], console: Console) -> Workdir:
@@ -233,72 +255,6 @@ def open_workdir(name: str, config: RunConfig, changed: dict[str, Any], console:
     workdir.check_config(config)
     train.wait_for_processes("workdir")
     return workdir
-
-
-def summarize(
-    name: str,
-    named: NamedRun,
-    config: RunConfig,
-    changed: dict[str, Any],
-    records: Sequence[dict[str, Any]],
-    workdir: Workdir,
-    measure: Measure,
-    description: str,
-) -> dict[str, Any]:
-    """What summary.json holds."""
-    best = measure.best(records)
-    seconds = sum(record["train_seconds"] for record in records)
-    return {
-        "name": name,
-        "model": config.model.name,
-        "dataset": config.dataset,
-        "dataset_description": description,
-        "epochs": records[-1]["epoch"],
-        "steps": records[-1]["step"],
-        "seed": config.seed,
-        f"final_{measure.key}": records[-1][measure.key],
-        f"best_{measure.key}": best[measure.key],
-        "best_epoch": best["epoch"],
-        "best_is_chosen_on": f"the test images: report the final {measure.label}, or say so",
-        "source": named.source,
-        "deviations": list(named.deviations),
-        "changed_from_named_config": changed,
-        "train_seconds": seconds,
-        "test_seconds": sum(record["test_seconds"] for record in records),
-        "images_per_second": records[-1]["step"] * config.batch_size / max(seconds, 1e-9),
-        "devices": describe_devices(),
-        "versions": versions(),
-        "git_commit": git_commit(),
-        "workdir": str(workdir.path),
-    }
-
-
-def describe_devices() -> str:
-    """E.g. "8 x TPU v5e"."""
-    devices = jax.devices()
-    return f"{len(devices)} x {devices[0].device_kind}"
-
-
-def versions() -> dict[str, str]:
-    """Versions of what a result depends on."""
-    packages = ("resjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
-    found = {"python": platform.python_version()}
-    for package in packages:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = "not installed as a package"
-    return found
-
-
-def git_commit() -> str | None:
-    """The commit of this checkout, with "-dirty" behind it where files differ from it; None outside a checkout."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        done = subprocess.run(command, cwd=pathlib.Path(__file__).parent, capture_output=True, text=True, timeout=20)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None if done.returncode == 0 else None
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """`--config NAME [--field value ...]`: a named config, any field of it changed by a flag."""
 
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
@@ -8,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.configs.base import NamedConfig, NamedRun, RunConfig
-from resjax.data import dataset_info
+from experiments.image_splits import training_size
 from resjax.errors import InputError, did_you_mean
 
 
@@ -63,6 +64,19 @@ def changed_fields(named: NamedRun, config: RunConfig) -> dict[str, object]:
     return {key: value for key, value in config.identity().items() if original.get(key) != value}
 
 
+def command(program: str, name: str, changed: Mapping[str, object]) -> str:
+    """The command line that `parse` reads as the config `name` with the `changed` fields."""
+    words = [program, "--config", name]
+    for field, value in changed.items():
+        if isinstance(value, bool):
+            *groups, last = field.split(".")
+            words.append("--" + ".".join([*groups, last if value else f"no_{last}"]))
+        else:
+            values = value if isinstance(value, (list, tuple)) else [value]
+            words += [f"--{field}", *(shlex.quote(str(item)) for item in values)]
+    return " ".join(words)
+
+
 def print_configs(program: str, configs: Mapping[str, NamedConfig]) -> None:
     """Prints each config with paper, parameters, published error and cost."""
     table = Table(
@@ -70,12 +84,13 @@ def print_configs(program: str, configs: Mapping[str, NamedConfig]) -> None:
     )
     table.add_column("config", no_wrap=True)
     table.add_column("parameters", justify="right", no_wrap=True)
-    table.add_column("published error %\nCIFAR-10 / -100", no_wrap=True)
+    table.add_column("published error %\nCIFAR-10 / -100 / SVHN", no_wrap=True)
     table.add_column("epochs", justify="right", no_wrap=True)
     table.add_column("training\nPFLOP", justify="right", no_wrap=True)
     table.add_column("recipe")
     for name, named in configs.items():
-        errors = [named.published_for(dataset) for dataset in ("cifar10", "cifar100")]
+        errors = [named.published_for(dataset) for dataset in ("cifar10", "cifar100", "svhn_cropped")]
+        errors = errors[:2] if errors[2] is None else errors
         table.add_row(
             name,
             f"{named.facts.parameters:,}",
@@ -89,8 +104,7 @@ def print_configs(program: str, configs: Mapping[str, NamedConfig]) -> None:
 
 def training_work(named: NamedConfig) -> float:
     """FLOPs of the whole of training: forward, and twice as much backward, in convolutions and linear layers."""
-    images = dataset_info(named.config.dataset).split_sizes["train"]
-    return 3 * 2 * named.facts.multiply_adds * images * named.config.epochs
+    return 3 * 2 * named.facts.multiply_adds * training_size(named.config) * named.config.epochs
 
 
 def _take_option(arguments: list[str], option: str) -> tuple[list[str], list[str]]:

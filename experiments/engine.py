@@ -51,6 +51,7 @@ class Task:
       measure: the number that the run is judged by.
       objective: loss and counts of a training step, see `resjax.train.Objective`.
       eval_step: see `resjax.train.make_eval_step`; None is that of a classifier.
+      validation_data: as `test_data`; where it is given, the best epoch is chosen by it.
       zero: sums in which nothing is counted yet.
       variables: to start from; None initialises the network from the seed.
     """
@@ -70,6 +71,12 @@ class Task:
     eval_step: Callable | None = None
     zero: Sums = dataclasses.field(default_factory=Totals.zero)
     variables: Any = None
+    validation_data: Data | None = None
+
+    def held_out(self) -> dict[str, Data]:
+        """What to evaluate on after each epoch, by name."""
+        splits = {"validation": self.validation_data, "test": self.test_data}
+        return {split: data for split, data in splits.items() if data is not None}
 
 
 class Engine:
@@ -108,6 +115,7 @@ class Engine:
           InputError: where the checkpoints are those of another config.
           Interrupted: after SIGINT or SIGTERM, with the state saved.
         """
+        task = self._task
         try:
             with contextlib.ExitStack() as stack:
                 for context in (self._request, self._curves, self._display):
@@ -124,7 +132,7 @@ class Engine:
                     while self._epoch < self._config.epochs:
                         self._train_epoch()
                         self._save()
-                        self._record_epoch(*self._evaluate())
+                        self._record_epoch({split: self._evaluate(split) for split in task.held_out()})
                         self._agreement.check()
                 except Interrupted as stop:
                     self._save()
@@ -189,7 +197,7 @@ class Engine:
             self._epoch_seconds = restored.run["epoch_seconds"]
             self._display.message(f"resuming at step {self._start} from {self._workdir.checkpoints}")
         self._workdir.start(self._resolved)
-        data = (task.train_data, task.test_data)
+        data = (task.train_data, task.held_out())
         self._feed = make_feed(config, *data, step, eval_step, mesh, sharding, self._start, self._display.message)
         stack.callback(self._feed.close)
         self._step = self._start
@@ -215,9 +223,9 @@ class Engine:
                 if not flight:
                     mark = time.monotonic()
                 count = min(decision.count, end - self._step)
-                outcome = self._dispatch(count)
+                outcome, factor = self._dispatch(count)
                 self._step += count
-                flight.append((count, self._totals, outcome, self._step))
+                flight.append((count, self._totals, outcome, factor, self._step))
                 if len(flight) < 2 and self._step < end:
                     continue
             if flight:
@@ -229,14 +237,14 @@ class Engine:
     def _own_decision(self, pace: Pace) -> Decision:
         return Decision(pace.next(_MOST_STEPS), self._save_is_due())
 
-    def _dispatch(self, count: int) -> jax.Array | None:
-        """Starts `count` steps, and a vote on what comes after; returns its outcome."""
+    def _dispatch(self, count: int) -> tuple[jax.Array | None, jax.Array | float]:
+        """Starts `count` steps, and a vote on what comes after; returns its outcome and the warm-up's factor."""
         first = self._step - self._epoch * self._steps_per_epoch
         self._state, totals = self._feed.train(self._state, self._totals, self._epoch, first, count)
         self._totals, outcome = self._agreement.vote(totals, self._own_decision(self._pace))
-        return outcome
+        return outcome, train.learning_rate_factor(self._state.opt_state)
 
-    def _observe(self, count: int, totals: Sums, outcome: jax.Array | None, step: int, mark: float) -> float:
+    def _observe(self, count: int, totals: Sums, outcome: jax.Array | None, factor, step: int, mark: float) -> float:
         """Waits for a dispatch that ends at `step`, started or unblocked at `mark`; returns the time it was done."""
         totals = jax.device_get(totals)
         self._agreement.learn(outcome)
@@ -252,22 +260,22 @@ class Engine:
         values = {
             "loss": totals.mean_loss(),
             "accuracy": totals.accuracy(),
-            "learning_rate": self._learning_rate(step),
+            "learning_rate": self._learning_rate(step, factor),
             "images_per_second": self._config.batch_size / self._pace.seconds_per_step,
         }
         done = step - self._epoch * self._steps_per_epoch
         self._display.training(self._epoch + 1, done, values, self._seconds_left(step))
         return now
 
-    def _evaluate(self) -> tuple[Sums, float]:
-        """Evaluates on all test images; returns the sums and the seconds it took."""
-        batches = -(-count_images(self._task.test_data) // self._config.eval_batch_size)
+    def _evaluate(self, split: str) -> tuple[Sums, float]:
+        """Evaluates on all images of a split; returns the sums and the seconds it took."""
+        batches = -(-count_images(self._task.held_out()[split]) // self._config.eval_batch_size)
         begin = mark = time.monotonic()
         totals, done = self._zero, 0
         while done < batches:
             self._agreement.check()
             count = min(self._agreement.decide(self._own_decision(self._test_pace)).count, batches - done)
-            totals = self._feed.evaluate(self._state.variables, totals, done, count)
+            totals = self._feed.evaluate(split, self._state.variables, totals, done, count)
             totals, outcome = self._agreement.vote(totals, self._own_decision(self._test_pace))
             jax.block_until_ready(totals)
             self._agreement.learn(outcome)
@@ -278,22 +286,22 @@ class Engine:
             self._display.testing(self._epoch + 1, done, batches)
         return jax.device_get(totals), time.monotonic() - begin
 
-    def _record_epoch(self, test: Sums, test_seconds: float) -> None:
+    def _record_epoch(self, evaluated: dict[str, tuple[Sums, float]]) -> None:
         """Keeps the state if it is the best so far, and writes the epoch's line, the curves and the events."""
         trained = jax.device_get(self._totals)
         record = {
             "epoch": self._epoch + 1,
             "step": self._step,
-            "learning_rate": self._learning_rate(self._step),
+            "learning_rate": self._learning_rate(self._step, train.learning_rate_factor(self._state.opt_state)),
             "train_loss": trained.mean_loss(),
             "first_layer_gradient": trained.mean_first_layer_gradient(),
             **self._task.measure.record(trained, "train"),
-            "test_loss": test.mean_loss(),
-            **self._task.measure.record(test, "test"),
             "images_per_second": int(trained.images) / max(self._epoch_seconds, 1e-9),
             "train_seconds": self._epoch_seconds,
-            "test_seconds": test_seconds,
+            "test_seconds": sum(seconds for _, seconds in evaluated.values()),
         }
+        for split, (sums, _) in evaluated.items():
+            record |= {f"{split}_loss": sums.mean_loss(), **self._task.measure.record(sums, split)}
         best, lack = self._checkpoints.best_error(), self._task.measure.lack(record)
         if best is None or lack < best:
             self._checkpoints.save_best(self._state, self._totals, self._run_json(), lack)
@@ -311,10 +319,10 @@ class Engine:
                     self._events.add_scalar(key, record[key], record["step"])
             self._events.flush()
 
-    def _learning_rate(self, step: int) -> float:
-        """Learning rate of the last of `step` steps."""
+    def _learning_rate(self, step: int, factor: jax.Array | float) -> float:
+        """Learning rate of the last of `step` steps, which a warm-up multiplied by `factor`."""
         # Seven digits are all that a float32 rate has: 0.1, not 0.10000000149011612.
-        return float(f"{float(self._task.schedule(max(step - 1, 0))):.7g}")
+        return float(f"{float(factor) * float(self._task.schedule(max(step - 1, 0))):.7g}")
 
     def _seconds_left(self, step: int) -> float:
         steps = self._config.epochs * self._steps_per_epoch - step

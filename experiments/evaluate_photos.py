@@ -11,7 +11,7 @@ import tyro
 from rich.console import Console
 
 from experiments.backend import prepare_backend
-from experiments.configs.imagenet import ImagenetConfig, ImagenetModelConfig
+from experiments.configs.imagenet_fields import ImagenetConfig, ImagenetModelConfig
 from experiments.feeds import StreamedImages
 from experiments.imagenet import NORMALIZE, check_options, eval_views, report_found
 from experiments.measure import TOP_ERROR

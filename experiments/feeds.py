@@ -78,8 +78,8 @@ class Feed(Protocol):
         """Takes `count` steps from step `first` of an epoch on; none compiles."""
         ...
 
-    def evaluate(self, variables: Any, totals: Sums, first: int, count: int) -> Sums:
-        """Evaluates `count` batches of test images from batch `first` on."""
+    def evaluate(self, split: str, variables: Any, totals: Sums, first: int, count: int) -> Sums:
+        """Evaluates `count` batches of a split, "test" or "validation", from batch `first` on."""
         ...
 
     def close(self) -> None:
@@ -90,7 +90,7 @@ class Feed(Protocol):
 def make_feed(
     config: RunConfig,
     train_data: Data,
-    test_data: Data,
+    held_out: dict[str, Data],
     train_step: Callable,
     eval_step: Callable,
     mesh: Mesh,
@@ -102,7 +102,8 @@ def make_feed(
 
     Args:
       config: batch sizes and the seed.
-      train_data, test_data: the images.
+      train_data: the images to train on.
+      held_out: those to evaluate on, by name.
       train_step, eval_step: see `resjax.train`.
       mesh: the devices that share a batch.
       sharding: of each array of the state.
@@ -110,20 +111,23 @@ def make_feed(
       report: gets messages for a person.
     """
     if isinstance(train_data, StreamedImages):
-        return _Streamed(config, train_data, test_data, train_step, eval_step, mesh, sharding, start, report)
-    return _Resident(config, train_data, test_data, train_step, eval_step, mesh, sharding)
+        return _Streamed(config, train_data, held_out, train_step, eval_step, mesh, sharding, start, report)
+    return _Resident(config, train_data, held_out, train_step, eval_step, mesh, sharding)
 
 
 class _Resident:
     """Every image on every device; an epoch's order is drawn there too."""
 
-    def __init__(self, config, train_data, test_data, train_step, eval_step, mesh, sharding):
+    def __init__(self, config, train_data, held_out, train_step, eval_step, mesh, sharding):
         self._run_steps = train.make_run_steps(train_step, config.batch_size, mesh, sharding)
         self._run_evaluation = train.make_run_evaluation(eval_step, config.eval_batch_size, mesh, sharding.variables)
         self._mesh = mesh
         self._train_data = train.put_resident(train_data, mesh)
-        self._test_data = train.put_resident(test_data, mesh, config.eval_batch_size)
-        self._seed, self._train_size, self._test_size = config.seed, len(train_data[0]), len(test_data[0])
+        self._held_out = {
+            split: (train.put_resident(data, mesh, config.eval_batch_size), len(data[0]))
+            for split, data in held_out.items()
+        }
+        self._seed, self._train_size = config.seed, len(train_data[0])
         self._epoch, self._order = None, None
 
     def train(self, state, totals, epoch, first, count):
@@ -132,8 +136,8 @@ class _Resident:
             self._epoch, self._order = epoch, train.put_whole(order, self._mesh)
         return self._run_steps(state, totals, self._train_data, self._order, first, count)
 
-    def evaluate(self, variables, totals, first, count):
-        return self._run_evaluation(variables, totals, self._test_data, self._test_size, first, count)
+    def evaluate(self, split, variables, totals, first, count):
+        return self._run_evaluation(variables, totals, *self._held_out[split], first, count)
 
     def close(self) -> None:
         pass
@@ -142,14 +146,14 @@ class _Resident:
 class _Streamed:
     """Batches that workers decode and a thread copies to the devices; their order is a function of (seed, step)."""
 
-    def __init__(self, config, train_data, test_data, train_step, eval_step, mesh, sharding, start, report):
-        self._config, self._test_data, self._mesh, self._report = config, test_data, mesh, report
+    def __init__(self, config, train_data, held_out, train_step, eval_step, mesh, sharding, start, report):
+        self._config, self._held_out, self._mesh, self._report = config, held_out, mesh, report
         self._run_batch = train.make_run_batch(train_step, config.batch_size, mesh, sharding)
         self._evaluate_batch = train.make_evaluate_batch(eval_step, mesh, sharding.variables)
         self._train = train_data.stream(
             config.batch_size, config.seed, start, mesh, self._reporter("a training image, replaced by the next")
         )
-        self._test: ImageStream | None = None
+        self._streams: dict[str, ImageStream] = {}
         shape = (config.batch_size, *train_data.views[0].shape)
         split = train.batch_sharding(mesh)
         self._batch_shape = tuple(
@@ -165,18 +169,19 @@ class _Streamed:
             state, totals = self._run_batch(state, totals, batch)
         return state, totals
 
-    def evaluate(self, variables, totals, first, count):
-        if self._test is None:
-            reporter = self._reporter("a test image, left out")
-            self._test = self._test_data.stream(self._config.eval_batch_size, None, first, self._mesh, reporter)
+    def evaluate(self, split, variables, totals, first, count):
+        if split not in self._streams:
+            reporter = self._reporter(f"a {split} image, left out")
+            stream = self._held_out[split].stream(self._config.eval_batch_size, None, first, self._mesh, reporter)
+            self._streams[split] = stream
         for _ in range(count):
-            totals = self._evaluate_batch(variables, totals, *next(self._test))
+            totals = self._evaluate_batch(variables, totals, *next(self._streams[split]))
         return totals
 
     def close(self) -> None:
         self._train.close()
-        if self._test is not None:
-            self._test.close()
+        for stream in self._streams.values():
+            stream.close()
 
     def _reporter(self, what: str):
         return lambda path, reason: self._report(f"broken: {path} ({reason}), {what}")

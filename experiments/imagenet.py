@@ -11,16 +11,19 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.backend import prepare_backend
-from experiments.cifar import build_optimizer, check_sizes, check_values, describe_devices, open_workdir, summarize
+from experiments.cifar import build_optimizer, check_sizes, check_values, open_workdir
 from experiments.command_line import changed_fields, parse
-from experiments.configs.imagenet import CONFIGS, ImagenetConfig, NamedImagenet
+from experiments.configs.imagenet import CONFIGS
+from experiments.configs.imagenet_fields import ImagenetConfig, NamedImagenet
 from experiments.dry_run import print_dry_run
 from experiments.engine import Engine, Task
+from experiments.environment import describe_devices
 from experiments.exit_codes import exit_code
 from experiments.feeds import StreamedImages
 from experiments.measure import TOP_ERROR
 from experiments.processes import join_processes
 from experiments.scaling import print_scaling_report
+from experiments.summary import summarize
 from resjax import create_model, train
 from resjax.data.augment import Normalization
 from resjax.data.augment_photos import augment_photos
@@ -124,7 +127,9 @@ def run(name: str, named: NamedImagenet, config: ImagenetConfig, console: Consol
     workdir.make()
     engine = Engine(config, task, workdir, resolved, console)
     engine.run()
-    summary = summarize(name, named, config, changed, engine.records, workdir, TOP_ERROR, dataset.description) | {
+    summary = summarize(
+        PROGRAM, name, named, config, changed, engine.records, workdir, TOP_ERROR, dataset.description
+    ) | {
         "final_test_top5_error": engine.records[-1]["test_top5_error"],
         "published": dataclasses.asdict(published) if published else None,
         "parameters": parameters,

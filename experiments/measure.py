@@ -15,7 +15,7 @@ class Measure:
       key: of the test measure in metrics.jsonl, in percent.
       label: its name for a person.
       higher_is_better: whether the best epoch is the one with the largest.
-      record: (sums, "train" or "test") -> lines of metrics.jsonl beside loss and times.
+      record: (sums, "train", "validation" or "test") -> lines of metrics.jsonl beside loss and times.
       of_training: the same measure of the training images, in percent, from a line of metrics.jsonl.
       training_loss: what the training loss is of, in the curves.
     """
@@ -28,8 +28,12 @@ class Measure:
     training_loss: str = "train (augmented)"
 
     def lack(self, record: dict[str, Any]) -> float:
-        """What the test measure lacks to perfection, in percent: the smaller the better."""
-        return 100 - record[self.key] if self.higher_is_better else record[self.key]
+        """What the measure lacks to perfection, in percent: the smaller the better.
+
+        It is that of the validation images where there are any, or else of the test images.
+        """
+        value = record.get(self.key.replace("test", "validation", 1), record[self.key])
+        return 100 - value if self.higher_is_better else value
 
     def best(self, records: list[dict[str, Any]]) -> dict[str, Any]:
         """The first of the best records."""
@@ -38,15 +42,15 @@ class Measure:
 
 def _classified_images(totals, split):
     record = {f"{split}_accuracy": totals.accuracy()}
-    if split == "test":
-        record["test_error"] = 100 * int(totals.images - totals.correct) / int(totals.images)
+    if split != "train":
+        record[f"{split}_error"] = 100 * int(totals.images - totals.correct) / int(totals.images)
     return record
 
 
 def _classified_photos(totals: TopTotals, split):
     record = _classified_images(totals, split)
-    if split == "test":
-        record["test_top5_error"] = 100 * int(totals.images - totals.correct_top5) / int(totals.images)
+    if split != "train":
+        record[f"{split}_top5_error"] = 100 * int(totals.images - totals.correct_top5) / int(totals.images)
     return record
 
 

@@ -1,56 +1,90 @@
-"""analysis.html: every figure of the studies in one file that needs no other."""
+"""Collects runs into the ledger, beside what was published: `python -m experiments.report runs --readme README.md`."""
 
-import base64
 import dataclasses
-import html
+import pathlib
+import sys
+from collections.abc import Sequence
 
-from experiments.studies import Study
+import tyro
+from rich.console import Console
 
-_STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 64rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2.5rem; border-top: 1px solid #ddd; padding-top: 1rem; }
-img { max-width: 100%; } .source { color: #666; font-size: 0.85rem; }
-dl { display: grid; grid-template-columns: 9rem 1fr; gap: 0.4rem 1rem; } dt { font-weight: 600; } dd { margin: 0; }
-"""
+from experiments.exit_codes import exit_code
+from experiments.figures import write
+from experiments.ledger import as_json, merged, read_ledger, read_run, rows, run_folders
+from experiments.ledger_tables import markdown, page, readme_section
+from resjax.errors import InputError
+
+PROGRAM = "python -m experiments.report"
+BEGIN, END = "<!-- ledger -->", "<!-- end of ledger -->"
 
 
 @dataclasses.dataclass(frozen=True)
-class Section:
-    """A study in the report: its figure and sentences, or why there are none.
+class Options:
+    """Reads finished runs into the ledger, and writes it as ledger.md, ledger.html and ledger.json."""
 
-    Attributes:
-      study: the study.
-      png: its figure, or None.
-      shows: what the network shows.
-      missing: what is needed for a figure, where there is none.
+    runs: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Workdirs, or folders that they lie in. Runs that the ledger already has stay in it."""
+    output: pathlib.Path = pathlib.Path("experiments/ledger")
+    """Folder of the ledger."""
+    readme: pathlib.Path | None = None
+    """A Markdown file that gets the table of runs, between its lines <!-- ledger --> and <!-- end of ledger -->."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit code: 0, or 2 for bad input."""
+    console = Console(soft_wrap=True)
+
+    def command():
+        options = tyro.cli(Options, prog=PROGRAM, args=arguments, use_underscores=True)
+        report(options, console)
+
+    return exit_code(command)
+
+
+def report(options: Options, console: Console) -> None:
+    """Reads, merges and writes; a run that cannot be taken is named and left out.
+
+    Raises:
+      InputError: for folders without any run, a damaged ledger, a README without its two lines.
     """
-
-    study: Study
-    png: bytes | None = None
-    shows: tuple[str, ...] = ()
-    missing: str = ""
-
-
-def page(title: str, facts: dict[str, str], sections: list[Section]) -> str:
-    """The page; `facts` are listed below its title."""
-    listed = "".join(f"<dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd>" for name, value in facts.items())
-    body = "".join(map(_section, sections))
-    return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
-        f"<style>{_STYLE}</style></head><body><h1>{html.escape(title)}</h1><dl>{listed}</dl>{body}</body></html>\n"
+    new = []
+    for path in run_folders(options.runs):
+        try:
+            new.append(read_run(path))
+        except InputError as error:
+            console.print(f"left out: {error}", highlight=False, markup=False)
+    runs = merged(read_ledger(options.output / "ledger.json"), new)
+    table = rows(runs)
+    readme = None if options.readme is None else _between_lines(options.readme, options, table)
+    try:
+        options.output.mkdir(parents=True, exist_ok=True)
+        write(options.output / "ledger.json", as_json(runs, table))
+        write(options.output / "ledger.md", markdown(table))
+        write(options.output / "ledger.html", page(table))
+        if readme is not None:
+            write(options.readme, readme)
+    except OSError as error:
+        raise InputError(f"--output {options.output}: cannot be written: {error}") from None
+    recipes = [row for row in table if not row.changed]
+    console.print(
+        f"{len(new)} runs read, {len(runs)} in the ledger; {sum(bool(row.runs) for row in recipes)} of {len(recipes)}"
+        f" recipes are run: {options.output / 'ledger.md'}",
+        highlight=False,
     )
 
 
-def _section(section: Section) -> str:
-    study = section.study
-    title = html.escape(study.title)
-    parts = [f"<h2>{title}</h2>"]
-    if section.png is not None:
-        parts.append(f'<img alt="{title}" src="data:image/png;base64,{base64.b64encode(section.png).decode()}">')
-    shows = " ".join(section.shows) if section.png is not None else f"Not drawn: {section.missing}."
-    parts.append(
-        f"<dl><dt>The paper</dt><dd>{html.escape(study.published)}"
-        f'<div class="source">{html.escape(study.source)}</div></dd>'
-        f"<dt>This network</dt><dd>{html.escape(shows)}</dd></dl>"
-    )
-    return "".join(parts)
+def _between_lines(file: pathlib.Path, options: Options, table) -> str:
+    try:
+        text = file.read_text()
+    except OSError as error:
+        raise InputError(f"--readme {file}: cannot be read: {error}") from None
+    before, begin, rest = text.partition(BEGIN + "\n")
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise InputError(f"--readme {file}: has no lines {BEGIN} and {END}, between which the table goes")
+    section = readme_section(table, (options.output / "ledger.md").as_posix())
+    return f"{before}{BEGIN}\n\n{section}\n{END}{after}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -13,15 +13,17 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.backend import prepare_backend
-from experiments.cifar import build_optimizer, check_values, describe_devices, open_workdir, summarize
+from experiments.cifar import build_optimizer, check_values, open_workdir
 from experiments.command_line import changed_fields, parse
 from experiments.configs.segmentation import CONFIGS, NamedSegmentation, SegmentationConfig
 from experiments.dry_run import print_dry_run
 from experiments.engine import Engine, Task
+from experiments.environment import describe_devices
 from experiments.exit_codes import exit_code
 from experiments.measure import MEAN_IOU
 from experiments.processes import join_processes
 from experiments.scaling import print_scaling_report
+from experiments.summary import summarize
 from resjax import create_model, from_pretrained, load_torch_weights, train
 from resjax.data import MaskDataset, load_masks, mask_dataset_info
 from resjax.data.augment_masks import augment_with_masks
@@ -66,7 +68,7 @@ def run(name: str, named: NamedSegmentation, config: SegmentationConfig, console
     check_values(config, train_images)
     check_pixels(config, train_data, test_data)
     model = build(config, info.num_classes)
-    factors = train.learning_rate_factors(config.head_factor, config.bias_factor)
+    factors = train.learning_rate_factors(config.head_factor, config.optimizer.bias_factor)
     optimizer, schedule = build_optimizer(config, train_images, factors)
     side = config.augmentation.crop
     image_shape = (side, side, 3) if side else train_data.images.shape[1:]
@@ -119,7 +121,7 @@ def run(name: str, named: NamedSegmentation, config: SegmentationConfig, console
     engine = Engine(config, task, workdir, resolved, console)
     engine.run()
     records = engine.records
-    summary = summarize(name, named, config, changed, records, workdir, MEAN_IOU, info.description) | {
+    summary = summarize(PROGRAM, name, named, config, changed, records, workdir, MEAN_IOU, info.description) | {
         "published": {"mean_iou": named.published, "statistic": named.statistic} if is_published else None,
         "class_iou": dict(zip(info.class_names, records[-1]["test_class_iou"], strict=True)),
         "pixel_accuracy": records[-1]["test_accuracy"],
@@ -148,7 +150,7 @@ def check_options(config: SegmentationConfig) -> None:
     """Raises InputError for numbers that no segmentation run can have."""
     if not 0 <= config.ohem_threshold < 1:
         raise InputError(f"--ohem_threshold: expected a number in [0, 1), got {config.ohem_threshold}")
-    for field in ("ohem_least", "head_factor", "bias_factor", "eval_window"):
+    for field in ("ohem_least", "head_factor", "eval_window"):
         if not getattr(config, field) >= 0:
             raise InputError(f"--{field}: expected a number >= 0, got {getattr(config, field)}")
     if not config.eval_scales or not all(scale > 0 for scale in config.eval_scales):

@@ -1,18 +1,25 @@
 """What is analysed: a trained network with its test images, loaded from a workdir or from a file of weights."""
 
 import dataclasses
+import functools
 import json
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
-from experiments.cifar import as_rgb, preprocessing
-from experiments.configs.base import Config, ModelConfig
+from experiments.cifar import normalization
+from experiments.configs.base import Config
+from experiments.image_splits import as_rgb, load_splits
 from experiments.workdir import Workdir
-from resjax import create_model, from_pretrained, load_torch_weights
-from resjax.data import dataset_info, load_dataset
+from resjax import create_model, from_pretrained, load_torch_weights, pretrained_info
+from resjax.data import Dataset, dataset_info, load_dataset
+from resjax.data.augment import Normalization
 from resjax.errors import InputError
+from resjax.interop.torch_files import TORCH_SUFFIXES
 from resjax.models import Network, restack
 from resjax.train import CheckpointError, read_variables
 
@@ -24,17 +31,27 @@ class Subject:
     Attributes:
       name: of the network and where it comes from, for titles.
       model, variables: the network.
-      images: normalised test images, float32 [N, H, W, 3].
-      labels: int32 [N].
+      test: uint8 images [N, H, W, 3] and int32 labels [N].
+      normalize: what the network takes of uint8 images.
       dataset: its name.
     """
 
     name: str
     model: Network
     variables: dict[str, Any]
-    images: np.ndarray
-    labels: np.ndarray
+    test: Dataset
+    normalize: Callable[[Any], jax.Array]
     dataset: str
+
+    @functools.cached_property
+    def images(self) -> np.ndarray:
+        """The test images, normalised, float32 [N, H, W, 3]."""
+        return np.asarray(self.normalize(self.test.images))
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Their labels, int32 [N]."""
+        return self.test.labels
 
 
 def load_run(path: str, checkpoint: str, images: int, data_dir: str | None) -> Subject:
@@ -50,34 +67,46 @@ def load_run(path: str, checkpoint: str, images: int, data_dir: str | None) -> S
         variables, step = read_variables(Workdir(path).checkpoints, best=checkpoint == "best")
     except CheckpointError as error:
         raise InputError(f"{path}: {error}") from None
-    test, normalized = _test_images(config, images, data_dir)
+    splits = load_splits(dataclasses.replace(config, data_dir=data_dir))
+    normalize = normalization(config, splits.train.images)
     name = f"{config.model.name} on {config.dataset}, step {step}"
-    return Subject(name, model, restack(variables, model.stacked_stages), normalized, test.labels, config.dataset)
+    variables = restack(variables, model.stacked_stages)
+    return Subject(name, model, variables, _first(splits.test, images), normalize, config.dataset)
 
 
-def load_weights(name: str | None, weights: str, dataset: str, images: int, data_dir: str | None) -> Subject:
-    """A network from a directory of `save_pretrained`, or `name` with a file of PyTorch's weights.
+def load_weights(name: str | None, weights: str, dataset: str | None, images: int, data_dir: str | None) -> Subject:
+    """A network of `from_pretrained`, or `name` with a file of PyTorch's weights.
+
+    `dataset` None is what the weights were trained on, where they say it, or CIFAR-10. Images are normalised by the
+    `mean` and `std` that come with the weights, or else by those of the data set.
 
     Raises:
       InputError: where they do not fit, and for a network of another number of classes than the data set has.
     """
-    info = dataset_info(dataset)
-    if pathlib.Path(weights).is_dir():
-        if name is not None:
+    about = {}
+    if name is not None:
+        if pathlib.Path(weights).is_dir():
             raise InputError(f"--model {name}: {weights} says itself what network it holds; leave --model out")
-        model, variables = from_pretrained(weights)
-        if model.num_classes != info.num_classes:
-            raise InputError(
-                f"--weights {weights}: a network of {model.num_classes} classes; {dataset} has {info.num_classes}"
-            )
-    else:
-        if name is None:
-            raise InputError(f"--weights {weights}: say with --model which network they are of")
+        info = dataset_info(dataset or "cifar10")
         model = create_model(name, num_classes=info.num_classes)
         variables = load_torch_weights(model, weights)
-    test, normalized = _test_images(Config(ModelConfig(name or ""), dataset=dataset), images, data_dir)
-    label = f"{name or type(model).__name__} from {pathlib.Path(weights).name} on {dataset}"
-    return Subject(label, model, variables, normalized, test.labels, dataset)
+    else:
+        if pathlib.Path(weights).is_file() or weights.endswith((*TORCH_SUFFIXES, ".safetensors")):
+            raise InputError(f"{weights}: say with --model which network these weights are of")
+        (model, variables), about = from_pretrained(weights), pretrained_info(weights)
+        info = dataset_info(dataset or about.get("dataset", "cifar10"))
+        if model.num_classes != info.num_classes:
+            raise InputError(f"{weights}: a network of {model.num_classes} classes; {info.name} has {info.num_classes}")
+    try:
+        normalize = Normalization(
+            *(jnp.asarray(about.get(key, getattr(info, key)), jnp.float32) for key in ("mean", "std"))
+        )
+    except (TypeError, ValueError):
+        raise InputError(f"{weights}: mean and std are no arrays of numbers; save or download it again") from None
+    label = f"{name or type(model).__name__} from {pathlib.Path(weights).name} on {info.name}"
+    return Subject(
+        label, model, variables, _first(as_rgb(load_dataset(info.name, "test", data_dir)), images), normalize, info.name
+    )
 
 
 def read_config(path: str) -> Config:
@@ -99,8 +128,6 @@ def read_records(path: str) -> list[dict[str, Any]]:
     return records
 
 
-def _test_images(config, images, data_dir):
-    """The first test images as they are, and normalised; their mean image is that of the training images."""
-    train, test = (as_rgb(load_dataset(config.dataset, split, data_dir)) for split in ("train", "test"))
-    test = test._replace(images=test.images[: images or None], labels=test.labels[: images or None])
-    return test, np.asarray(preprocessing(config, train.images)["normalize"](test.images))
+def _first(test: Dataset, images: int) -> Dataset:
+    """The first test images, 0: all."""
+    return Dataset(test.images[: images or None], test.labels[: images or None])

@@ -25,6 +25,13 @@ METRIC_KEYS = {
 }
 """Keys of each line of metrics.jsonl, one line an epoch."""
 
+VALIDATION_KEYS = {
+    key.replace("test", "validation"): meaning.replace("test", "validation")
+    for key, meaning in METRIC_KEYS.items()
+    if key in ("test_loss", "test_accuracy", "test_error")
+}
+"""What is added to them by --validation_images."""
+
 IMAGENET_KEYS = {**METRIC_KEYS, "test_top5_error": "share of the test images whose class is not among five, in percent"}
 """The same for photographs."""
 

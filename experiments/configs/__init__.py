@@ -1,6 +1,7 @@
 """Named runs as typed, frozen values, with the papers' numbers beside them."""
 
 from experiments.configs.base import (
+    Comparison,
     Config,
     ModelConfig,
     NamedConfig,
@@ -11,6 +12,7 @@ from experiments.configs.base import (
 )
 
 __all__ = [
+    "Comparison",
     "Config",
     "ModelConfig",
     "NamedConfig",

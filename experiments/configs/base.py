@@ -6,9 +6,13 @@ from typing import Any, Literal
 
 import jax.numpy as jnp
 
-from resjax import EffectivePaths, InputError, StochasticDepth
+from resjax import ConstantScaling, EffectivePaths, Gating, InputError, ShortcutDropout, StochasticDepth
 from resjax.data.augment import Augmentation
 from resjax.models import Facts, PublishedResult
+
+Order = Literal[
+    "original", "bn_after_addition", "relu_before_addition", "relu_only_pre_activation", "full_pre_activation"
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,16 +21,28 @@ class ModelConfig:
 
     name: str
     """Name as `resjax.create_model` takes it."""
-    shortcut: Literal["A", "B", "C"] | None = None
-    """ResNet: shortcut option of He et al. 2015, section 3.3."""
+    stage_sizes: tuple[int, ...] | None = None
+    """ResNet: blocks in each stage, for a depth whose name stands for another network."""
+    shortcut: Literal["A", "B", "C", "average_pool", "none"] | None = None
+    """ResNet: shortcut option of He et al. 2015, section 3.3, or average pooling and zero channels, or no addition."""
+    order: Order | None = None
+    """Pre-activation ResNet: order of BN, ReLU and addition."""
+    shortcut_scaling: tuple[float, float] | None = None
+    """Pre-activation ResNet: constant factors of shortcut and branch."""
+    gating: Literal["exclusive", "shortcut_only"] | None = None
+    """Pre-activation ResNet: gates of shortcut and branch, or of the shortcut alone."""
+    gate_bias: float | None = None
+    """Initial bias of the gates."""
+    shortcut_dropout: float | None = None
+    """Pre-activation ResNet: share of the shortcut's output that is dropped."""
     block_type: tuple[int, ...] | None = None
     """Wide ResNet: kernel sizes of a block, e.g. 3 1 3."""
     deepening_factor: int | None = None
     """Wide ResNet: 3x3 convolutions in a block."""
     dropout_rate: float | None = None
-    """Wide ResNet: dropout between the convolutions of a block."""
+    """Wide ResNet: dropout between the convolutions of a block; DenseNet: behind every convolution but the first."""
     norm_scale_init: Literal["uniform", "ones"] | None = None
-    """Wide ResNet: initial BN scales."""
+    """Networks with BN: initial scales."""
     width: int | None = None
     """VGG: channels of every convolution."""
     survival_probability: float | None = None
@@ -41,11 +57,24 @@ class ModelConfig:
         """The fields that are set, as arguments of `resjax.create_model`."""
         fields = {key: value for key, value in dataclasses.asdict(self).items() if value is not None}
         del fields["name"]
-        rules = {"survival_probability": StochasticDepth, "active_blocks": EffectivePaths}
-        drawn = [rule(fields.pop(field)) for field, rule in rules.items() if field in fields]
-        if len(drawn) > 1:
-            raise InputError("--model.survival_probability and --model.active_blocks: choose one")
-        return fields | ({"stochastic_depth": drawn[0]} if drawn else {})
+        bias = {"bias_init": fields.pop("gate_bias")} if "gate_bias" in fields else {}
+        if bias and self.gating is None:
+            raise InputError("--model.gate_bias: of --model.gating alone")
+        rules = {
+            "stochastic_depth": {"survival_probability": StochasticDepth, "active_blocks": EffectivePaths},
+            "shortcut_variant": {
+                "shortcut_scaling": lambda factors: ConstantScaling(*factors),
+                "gating": lambda kind: Gating(kind == "exclusive", **bias),
+                "shortcut_dropout": ShortcutDropout,
+            },
+        }
+        for option, made_by in rules.items():
+            given = [field for field in made_by if field in fields]
+            if len(given) > 1:
+                raise InputError(f"{' and '.join(f'--model.{field}' for field in given)}: choose one")
+            for field in given:
+                fields[option] = made_by[field](fields.pop(field))
+        return fields
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +95,8 @@ class OptimizerConfig:
     """Largest global L2 norm of the gradient; 0 does not clip."""
     reset_momentum: bool = False
     """Set the velocity to zero at each drop of a piecewise schedule."""
+    bias_factor: float = 1.0
+    """Factor of the learning rate of biases, of BN, too."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +119,8 @@ class ScheduleConfig:
     """Learning rate at the start of the warm-up."""
     warmup: Literal["linear", "constant"] = "linear"
     """Rise to the peak, or stay at warmup_from and jump."""
+    warmup_until_error: float = 0.0
+    """Stay at warmup_from until the training error in percent has fallen below this; 0: for warmup_epochs."""
     per_epoch: bool = False
     """Hold each epoch's first value through the epoch."""
     cooldown_epochs: float = 0.0
@@ -191,12 +224,20 @@ class RunConfig:
         return {k: v for k, v in flat.items() if metadata[k.split(".")[0]].get("run_only", False) == run_only}
 
 
+Normalizer = Literal["mean_std", "cifar10_mean_std", "per_pixel_mean", "per_pixel_mean_std", "gcn", "gcn_zca"]
+
+
 @dataclasses.dataclass(frozen=True)
 class Config(RunConfig):
     """An image-classification run. The result is a function of these fields."""
 
-    normalization: Literal["mean_std", "per_pixel_mean"] = "mean_std"
-    """Published mean and std per channel, or subtraction of the mean training image."""
+    normalization: Normalizer = "mean_std"
+    """Published mean and std per channel, of the data set or of CIFAR-10; the mean training image subtracted, and
+    divided by the std of all its pixels; each image's contrast normalised; and ZCA-whitened."""
+    extra: bool = False
+    """Train on the data set's easier `extra` images, too (SVHN)."""
+    validation_images: int = 0
+    """Training images to choose an epoch by and not to train on; the error reported is then that epoch's."""
     label_smoothing: float = 0.0
     """Share of the target spread over all classes."""
     augmentation: Augmentation = Augmentation()
@@ -233,6 +274,26 @@ def _build(cls: type, flat: dict[str, Any]) -> Any:
 
 
 @dataclasses.dataclass(frozen=True)
+class Comparison:
+    """A published value of a run's measure.
+
+    Attributes:
+      value: in percent.
+      statistic: what the number is: a single run, a median, ..
+      source: where it is printed.
+    """
+
+    value: float
+    statistic: str
+    source: str
+
+    @classmethod
+    def of_error(cls, result: PublishedResult) -> "Comparison":
+        """A published test error."""
+        return cls(result.test_error, result.statistic, result.source)
+
+
+@dataclasses.dataclass(frozen=True)
 class NamedRun:
     """A named run.
 
@@ -246,6 +307,15 @@ class NamedRun:
     source: str
     deviations: tuple[str, ...] = dataclasses.field(default=(), kw_only=True)
 
+    @property
+    def parameters_of_network(self) -> int:
+        """Exact number of parameters on the config's own dataset."""
+        raise NotImplementedError
+
+    def to_compare(self) -> dict[str, Comparison | None]:
+        """Every dataset that the recipe is for, with what the run is compared with there."""
+        raise NotImplementedError
+
 
 @dataclasses.dataclass(frozen=True)
 class NamedConfig(NamedRun):
@@ -257,6 +327,16 @@ class NamedConfig(NamedRun):
 
     config: Config
     facts: Facts
+
+    @property
+    def parameters_of_network(self) -> int:
+        return self.facts.parameters
+
+    def to_compare(self) -> dict[str, Comparison | None]:
+        compared = {}
+        for result in self.facts.results:
+            compared.setdefault(result.dataset, Comparison.of_error(result))
+        return compared or {self.config.dataset: None}
 
     def published_for(self, dataset: str) -> PublishedResult | None:
         """The published error to compare with on a dataset, or None."""

@@ -7,9 +7,9 @@ beside them: of another batch, multiply by the ratio.
 """
 
 import dataclasses
-from typing import Literal
 
-from experiments.configs.base import ModelConfig, NamedRun, OptimizerConfig, RunConfig, ScheduleConfig, run_only
+from experiments.configs.base import OptimizerConfig, ScheduleConfig
+from experiments.configs.imagenet_fields import ImagenetConfig, ImagenetModelConfig, NamedImagenet
 from resjax.data.augment_photos import PhotoAugmentation
 from resjax.models.published import (
     HE_2015,
@@ -25,75 +25,8 @@ from resjax.models.published import (
 from resjax.models.published_cifar import CIFAR_NETWORKS
 from resjax.models.published_imagenet import IMAGENET_NETWORKS
 
+_ONE_CROP = "1-crop 224"
 _FB = "github.com/facebookarchive/fb.resnet.torch"
-
-
-@dataclasses.dataclass(frozen=True)
-class ImagenetModelConfig(ModelConfig):
-    """The network; a field at None keeps the network's own default."""
-
-    bottleneck_stride: Literal["1x1", "3x3"] | None = None
-    """ResNet: which convolution of a bottleneck has the stride: the first, as published (v1), or the second."""
-    zero_init_residual: bool | None = None
-    """ResNet: start each branch's last BN scale at zero."""
-
-
-@dataclasses.dataclass(frozen=True)
-class ImagenetConfig(RunConfig):
-    """A run on photographs. The result is a function of the fields that are not run-only."""
-
-    model: ImagenetModelConfig
-    dataset: str = "imagenet2012"
-    """imagenet2012, imagenette, imagenet_resized, or folder: any folder of class folders."""
-    image_size: int = 224
-    """Side in pixels of a training image."""
-    crop: Literal["resized", "scale"] = "resized"
-    """Training: a random part of random area and shape, or a square of the image at a random scale."""
-    least_area: float = 0.08
-    """Crop resized: smallest part of the image's area."""
-    shortest_side: int = 256
-    """Crop scale: smallest shorter side in pixels."""
-    longest_side: int = 480
-    """Crop scale: largest shorter side in pixels."""
-    repeats: int = 1
-    """Times that each image of a batch occurs in it, each time seen otherwise."""
-    label_smoothing: float = 0.0
-    """Share of the target spread over all classes."""
-    augmentation: PhotoAugmentation = PhotoAugmentation()
-    eval_resize: int = 256
-    """Evaluation: shorter side in pixels to which an image is resized."""
-    eval_size: int = 224
-    """Evaluation: side in pixels of the central crop."""
-    validation_share: float = 0.1
-    """Share of a folder's images to test on, where it has no split of its own."""
-    split_seed: int = 0
-    """Seed of that split."""
-    eval_batch_size: int = run_only(256)
-    """Images in an evaluation step, over all devices."""
-    eval_mode: Literal["centre", "ten_crops", "multi_scale"] = run_only("centre")
-    """One crop; corners and centre and their mirror images; squares over the whole image at several scales."""
-    eval_scales: tuple[int, ...] = run_only((224, 256, 384, 480, 640))
-    """Evaluation at several scales: shorter sides in pixels."""
-    data_dir: str | None = run_only(None)
-    """Folder of class folders, or a TFDS data directory; default: TFDS's own."""
-    workers: int | None = run_only(None)
-    """Processes that decode images; default: one for each core but one. 0 decodes in threads."""
-    broken_images: Literal["skip", "fail"] = run_only("skip")
-    """Report a broken image and go on without it, or end the run."""
-
-
-@dataclasses.dataclass(frozen=True)
-class NamedImagenet(NamedRun):
-    """A named run on photographs beside what its paper published.
-
-    Attributes, beside those of `NamedRun`:
-      facts: exact counts for 1000 classes and 224x224 images.
-      published: the error on ImageNet's validation images to compare with, or None.
-    """
-
-    config: ImagenetConfig
-    facts: Facts
-    published: PublishedResult | None = None
 
 
 def _published(model: str, source: str, statistic: str = "") -> PublishedResult | None:
@@ -153,6 +86,15 @@ def _he_2015(model: str, table: str, **options) -> NamedImagenet:
     )
 
 
+def _of_option(
+    model: str, table: str, shortcut: str, facts: Facts, top1: float, top5: float | None = None
+) -> NamedImagenet:
+    """Tables 2 and 3: another shortcut than B."""
+    published = PublishedResult("imagenet2012", top1, "10-crop 224", f"{HE_2015}, {table}", top5)
+    named = _he_2015(model, table, shortcut=shortcut)
+    return dataclasses.replace(named, facts=facts, published=published)
+
+
 def _torchvision(model: str, epochs: int = 90) -> NamedImagenet:
     """torchvision's first recipe: crop and flip alone, lr 0.1 in batches of 8 x 32, a tenth every 30 epochs."""
     config = ImagenetConfig(
@@ -205,17 +147,48 @@ def _dense_source(model: str) -> str:
     return "liuzhuang13" if model == "densenet_161" else "table 3"
 
 
-def _stochastic_depth() -> NamedImagenet:
+def _huang_2016(error: float, epochs: int, survival_probability: float | None = None) -> NamedImagenet:
+    """Section 4: ResNet-152 in batches of 128."""
+    source = f"{HUANG_2016_DEPTH}, section 4"
     named = _fb_torch(
         "resnet_152",
-        f"{HUANG_2016_DEPTH}, section 4",
-        "no result of a constant depth",
+        source,
+        "no result in the table",
         batch_size=128,
+        epochs=epochs,
+        schedule=ScheduleConfig(boundaries=(30, 60, 90)[: epochs // 30 - 1]),
         deviations=("shortcuts of changed shape are projections; there average pooling and zero channels",),
     )
-    model = dataclasses.replace(named.config.model, survival_probability=0.5)
-    published = PublishedResult("imagenet2012", 23.38, "90 epochs", f"{HUANG_2016_DEPTH}, section 4")
+    model = dataclasses.replace(named.config.model, survival_probability=survival_probability)
+    published = PublishedResult("imagenet2012", error, f"{epochs} epochs", source)
     return dataclasses.replace(named, config=dataclasses.replace(named.config, model=model), published=published)
+
+
+def _he_2016(model: str, crop: str, published: PublishedResult, facts: Facts | None = None, **options) -> NamedImagenet:
+    """Section 5 and table 5: fb.resnet.torch's recipe on crops at random scales, tested at 320 pixels."""
+    named = _fb_torch(
+        model, f"{HE_2016}, section 5", "no result in the table", crop=crop, eval_resize=320, eval_size=320
+    )
+    config = dataclasses.replace(named.config, model=ImagenetModelConfig(model, **options))
+    return dataclasses.replace(named, config=config, facts=facts or named.facts, published=published)
+
+
+def _table_5(top1: float, top5: float, statistic: str = "1-crop 320") -> PublishedResult:
+    return PublishedResult("imagenet2012", top1, statistic, f"{HE_2016}, table 5 and section 4.1", top5)
+
+
+def _without_shortcuts(model: str, top1: float, parameters: int, multiply_adds: int) -> NamedImagenet:
+    """Section 5.1: the same network with every shortcut removed."""
+    named = _fb_torch(
+        model,
+        f"{XIE_2016}, section 5.1",
+        "no result in the table",
+        epochs=100,
+        schedule=ScheduleConfig(boundaries=(30, 60, 90)),
+    )
+    config = dataclasses.replace(named.config, model=ImagenetModelConfig(model, shortcut="none"))
+    published = PublishedResult("imagenet2012", top1, _ONE_CROP, f"{XIE_2016}, section 5.1")
+    return dataclasses.replace(named, config=config, facts=Facts(parameters, multiply_adds), published=published)
 
 
 def _wu_2016(model: str) -> NamedImagenet:
@@ -265,8 +238,10 @@ CONFIGS: dict[str, NamedImagenet] = {
     "resnet_50_modern": _torchvision_modern(),
     "plain_18": _he_2015("plain_18", "table 2"),
     "plain_34": _he_2015("plain_34", "table 3"),
-    "resnet_18_he2015": _he_2015("resnet_18", "table 2", shortcut="A"),
+    "resnet_18_he2015": _of_option("resnet_18", "table 2", "A", Facts(11_515_688, 1_794_805_760), 27.88),
     "resnet_34_he2015": _he_2015("resnet_34", "table 3"),
+    "resnet_34_he2015_a": _of_option("resnet_34", "table 3", "A", Facts(21_623_848, 3_644_493_824), 25.03, 7.76),
+    "resnet_34_he2015_c": _of_option("resnet_34", "table 3", "C", Facts(22_716_840, 3_830_747_136), 24.19, 7.40),
     **{
         f"resnet_{depth}_he2015": _he_2015(f"resnet_{depth}", "table 3", bottleneck_stride="1x1")
         for depth in (50, 101, 152)
@@ -283,6 +258,12 @@ CONFIGS: dict[str, NamedImagenet] = {
         )
         for depth in (152, 200)
     },
+    "resnet_152_he2016": _he_2016("resnet_152", "scale", _table_5(21.3, 5.5), bottleneck_stride="1x1"),
+    "resnet_200_he2016": _he_2016("resnet_200", "scale", _table_5(21.8, 6.0), bottleneck_stride="1x1"),
+    "preresnet_200_scale": _he_2016("preresnet_200", "scale", _table_5(20.7, 5.3), bottleneck_stride="1x1"),
+    "preresnet_200_fb": _fb_torch("preresnet_200", _FB, "fb.resnet.torch", statistic="1-crop"),
+    "resnet_50_no_shortcuts": _without_shortcuts("resnet_50", 31.2, 22_780_456, 3_729_522_688),
+    "resnext_50_32x4d_no_shortcuts": _without_shortcuts("resnext_50_32x4d", 26.1, 22_252_328, 3_870_818_304),
     **{
         name: _fb_torch(name, f"{ZAGORUYKO_2016}, section 3", "1605.07146")
         for name in IMAGENET_NETWORKS
@@ -302,6 +283,9 @@ CONFIGS: dict[str, NamedImagenet] = {
         for name in IMAGENET_NETWORKS
         if name.startswith("densenet")
     },
-    "resnet_152_stochastic_depth": _stochastic_depth(),
+    "resnet_152_stochastic_depth": _huang_2016(23.38, 90, survival_probability=0.5),
+    "resnet_152_stochastic_depth_120": _huang_2016(21.98, 120, survival_probability=0.5),
+    "resnet_152_constant_depth": _huang_2016(23.06, 90),
+    "resnet_152_constant_depth_120": _huang_2016(21.78, 120),
     **{name: _wu_2016(name) for name in IMAGENET_NETWORKS if name.startswith("wider_resnet")},
 }

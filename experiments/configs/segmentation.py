@@ -5,7 +5,15 @@ python -m experiments.segmentation --config resnet_38_a1_voc --data_dir VOC2012 
 
 import dataclasses
 
-from experiments.configs.base import ModelConfig, NamedRun, OptimizerConfig, RunConfig, ScheduleConfig, run_only
+from experiments.configs.base import (
+    Comparison,
+    ModelConfig,
+    NamedRun,
+    OptimizerConfig,
+    RunConfig,
+    ScheduleConfig,
+    run_only,
+)
 from resjax.data.augment_masks import MaskAugmentation
 from resjax.models.published import WU_2016
 
@@ -45,8 +53,6 @@ class SegmentationConfig(RunConfig):
     """Online hard example mining: pixels that count at least."""
     head_factor: float = 1.0
     """Factor of the head's learning rate."""
-    bias_factor: float = 1.0
-    """Factor of the learning rate of biases, of BN, too."""
     augmentation: MaskAugmentation = MaskAugmentation()
     eval_scales: tuple[float, ...] = run_only((1.0,))
     """Scales at which test images are seen; their predictions are averaged."""
@@ -71,6 +77,14 @@ class NamedSegmentation(NamedRun):
     published: float | None = None
     statistic: str = ""
 
+    @property
+    def parameters_of_network(self) -> int:
+        return self.parameters
+
+    def to_compare(self) -> dict[str, Comparison | None]:
+        result = None if self.published is None else Comparison(self.published, self.statistic, self.source)
+        return {self.config.dataset: result}
+
 
 # The authors give the length and schedule of Cityscapes alone.
 _OWN_LENGTH = "the source is silent on length and schedule: {} epochs, falling linearly to 0, are our own choice"
@@ -93,9 +107,10 @@ def _wu_2016(
         coarse_loss=True,
         ohem_threshold=0.6,
         ohem_least=256,
-        bias_factor=2.0,
         augmentation=MaskAugmentation(crop=500, scale_min=0.7, scale_max=1.3, flip=True),
-        optimizer=OptimizerConfig(learning_rate=0.0016, momentum=0.9, weight_decay=5e-4, decay="not_biases"),
+        optimizer=OptimizerConfig(
+            learning_rate=0.0016, momentum=0.9, weight_decay=5e-4, decay="not_biases", bias_factor=2.0
+        ),
         schedule=schedule or ScheduleConfig(kind="linear"),
         eval_batch_size=16,
     )

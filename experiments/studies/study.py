@@ -24,8 +24,8 @@ class Options:
     """Instead of --run: a network by name, with --weights."""
     weights: str | None = None
     """Instead of --run: a directory of resjax.save_pretrained, or with --model a file of PyTorch's weights."""
-    dataset: str = "cifar10"
-    """Data set of --weights; a run has its own."""
+    dataset: str | None = None
+    """Data set of --weights; default: what they say themselves, or cifar10. A run has its own."""
     plain: str | None = None
     """Workdir of a plain network (vgg_15, plain_20, ..), to be set beside the residual one."""
     runs: tuple[str, ...] = ()

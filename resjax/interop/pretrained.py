@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from resjax.errors import InputError, did_you_mean, unknown_name
+from resjax.interop.shipped import locate, nearest
 from resjax.layers import ConstantScaling, EffectivePaths, Gating, ShortcutDropout, StochasticDepth
 from resjax.models import Network, first_kernel, restack, unrolled
 from resjax.models.families import FAMILIES
@@ -35,7 +36,12 @@ _HEAD = ("params", "head")
 _SHOWN = 8
 
 
-def save_pretrained(directory: str | os.PathLike[str], model: Network, variables: Mapping[str, Any]) -> None:
+def save_pretrained(
+    directory: str | os.PathLike[str],
+    model: Network,
+    variables: Mapping[str, Any],
+    about: Mapping[str, Any] | None = None,
+) -> None:
     """Writes a network and its variables, to be read by `from_pretrained`.
 
     `model.safetensors` has the arrays, bit for bit, under their paths, e.g. "params/stage_1/block_1/conv_1/kernel", of
@@ -51,10 +57,11 @@ def save_pretrained(directory: str | os.PathLike[str], model: Network, variables
       model: a network of `resjax.models`.
       variables: {"params": .., "batch_stats": ..} of `model`, of NumPy or JAX, on any devices of this process; without
         a head (`num_classes=0`, `features_only=True`) the arrays of one may be among them, and are written too.
+      about: JSON to be read by `pretrained_info`: `mean` and `std` of its input, the classes' names, its error, ..
 
     Raises:
-      InputError: for a model that is not of `resjax.models`, for variables that are not those of `model`, and where
-        `directory` is a file.
+      InputError: for a model that is not of `resjax.models`, for variables that are not those of `model`, for an
+        `about` that is no JSON, and where `directory` is a file.
     """
     directory = pathlib.Path(directory)
     if directory.exists() and not directory.is_dir():
@@ -75,6 +82,7 @@ def save_pretrained(directory: str | os.PathLike[str], model: Network, variables
         "resjax_version": _library_version(),
         "network": type(model).__name__,
         "fields": _fields_as_json(model),
+        "about": _plain(about or {}),
     }
     weights = save({"/".join(path): array for path, array in arrays.items()})
     config["weights_sha256"] = hashlib.sha256(weights).hexdigest()
@@ -84,11 +92,26 @@ def save_pretrained(directory: str | os.PathLike[str], model: Network, variables
     _replace(directory / CONFIG_FILE, (json.dumps(config, indent=2) + "\n").encode())
 
 
+def pretrained_info(directory: str | os.PathLike[str]) -> dict[str, Any]:
+    """What `save_pretrained` was told `about` a network: for those that come with the library, at least
+
+    `mean` and `std` (the network takes (image - mean) / std, of RGB images 0 .. 255), `dataset`, `class_names`,
+    `test_error` in percent, `command` (that trained it).
+
+    Args:
+      directory: as `from_pretrained` takes it.
+
+    Raises:
+      InputError: for a config that is missing or damaged.
+    """
+    return _read_config(_file(locate(directory), CONFIG_FILE)).get("about", {})
+
+
 def from_pretrained(directory: str | os.PathLike[str], **overrides: Any) -> tuple[Network, dict[str, Any]]:
     """Reads what `save_pretrained` wrote; nothing in the files is run, and no class but ours is made from them.
 
     Args:
-      directory: that holds `config.json` and `model.safetensors`.
+      directory: that holds `config.json` and `model.safetensors`; or a name of `list_pretrained()`.
       **overrides: fields of the network in place of the saved ones, e.g. `dtype=jnp.bfloat16`, `features_only=True`.
         `num_classes=0` leaves out the classifier; another number of classes would need other weights.
 
@@ -100,14 +123,8 @@ def from_pretrained(directory: str | os.PathLike[str], **overrides: Any) -> tupl
         an unknown version, or that name an unknown network or field; for arrays that are missing, unknown or of
         another shape.
     """
-    directory = pathlib.Path(directory)
-    config_file, weights_file = directory / CONFIG_FILE, directory / WEIGHTS_FILE
-    for file in (config_file, weights_file):
-        if not file.is_file():
-            raise InputError(
-                f"{file}: no such file; give a directory that resjax.save_pretrained wrote to the end, which holds"
-                f" {CONFIG_FILE} and {WEIGHTS_FILE}"
-            )
+    directory = locate(directory)
+    config_file, weights_file = _file(directory, CONFIG_FILE), _file(directory, WEIGHTS_FILE)
     config = _read_config(config_file)
     try:
         network = _known(_NETWORKS, "network", config["network"])
@@ -126,6 +143,24 @@ def from_pretrained(directory: str | os.PathLike[str], **overrides: Any) -> tupl
     # Copies: what was read may be a map of the file, which may change.
     kept = {path: jnp.array(array) for path, array in arrays.items() if not _is_unused_head(path, model)}
     return model, restack(unflatten_dict(kept), model.stacked_stages)
+
+
+def _file(directory: pathlib.Path, name: str) -> pathlib.Path:
+    """A file of a directory; raises InputError where it is not there."""
+    if not (directory / name).is_file():
+        raise InputError(
+            f"{directory / name}: no such file; give a directory that resjax.save_pretrained wrote to the end, which"
+            f" holds {CONFIG_FILE} and {WEIGHTS_FILE}{nearest(directory)}"
+        )
+    return directory / name
+
+
+def _plain(about):
+    """`about` as JSON gives it back."""
+    try:
+        return json.loads(json.dumps(dict(about), allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"about: expected a mapping that JSON can hold: {error}") from None
 
 
 def _check(arrays: dict[tuple[str, ...], np.ndarray], model: Network, source: str, way_out: str) -> None:
@@ -218,8 +253,8 @@ def _read_config(file: pathlib.Path) -> dict[str, Any]:
     if version != FORMAT_VERSION:
         way_out = "upgrade resjax" if isinstance(version, int) else "give a directory that resjax.save_pretrained wrote"
         raise InputError(f"{file}: expected format_version {FORMAT_VERSION}, got {version!r}; {way_out}")
-    for key, kind in (("network", str), ("fields", dict), ("weights_sha256", str)):
-        if not isinstance(config.get(key), kind):
+    for key, kind in (("network", str), ("fields", dict), ("weights_sha256", str), ("about", dict)):
+        if not isinstance(config.get(key, {} if key == "about" else None), kind):
             raise InputError(f"{file}: {key} is missing or no {kind.__name__}; save or download it again")
     return config
 

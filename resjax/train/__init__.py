@@ -36,6 +36,7 @@ from resjax.train.sharding import (
 )
 from resjax.train.state import TrainState, create_state
 from resjax.train.step import Objective, classification, make_eval_step, make_train_step
+from resjax.train.warmup import learning_rate_factor, warm_up_until
 
 __all__ = [
     "IGNORED",
@@ -58,6 +59,7 @@ __all__ = [
     "data_mesh",
     "epoch_order",
     "kernels",
+    "learning_rate_factor",
     "learning_rate_factors",
     "learning_rate_schedule",
     "make_crops_eval_step",
@@ -85,4 +87,5 @@ __all__ = [
     "state_sharding",
     "top_classification",
     "wait_for_processes",
+    "warm_up_until",
 ]

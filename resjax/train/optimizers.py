@@ -19,6 +19,7 @@ def sgd(
     clip_norm: float = 0.0,
     momentum_resets: Sequence[int] = (),
     factors: Callable[[Any], Any] | None = None,
+    warm_up: optax.GradientTransformationExtraArgs | None = None,
 ) -> optax.GradientTransformation:
     """SGD with momentum and coupled weight decay.
 
@@ -35,6 +36,7 @@ def sgd(
       clip_norm: largest global L2 norm of the gradient, before decay; 0 does not clip.
       momentum_resets: steps before which v is set to zero. Wide ResNet's code rebuilds its optimizer at each drop.
       factors: parameters -> a tree of the factors of their learning rates, see `learning_rate_factors`.
+      warm_up: see `warm_up_until`.
 
     Raises:
       InputError: for a `decay` of another name.
@@ -47,6 +49,7 @@ def sgd(
         _reset_at(optax.trace(momentum, nesterov), momentum_resets) if momentum else optax.identity(),
         optax.scale_by_learning_rate(learning_rate),
         _times(factors) if factors else optax.identity(),
+        *([warm_up] if warm_up else []),
     )
 
 

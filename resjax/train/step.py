@@ -73,6 +73,7 @@ def make_train_step(
     objective = objective or classification(label_smoothing)
     scope = getattr(model, "norm_scope", "global")
     together = 1 if scope == "global" else scope
+    update = optax.with_extra_args_support(optimizer).update
 
     def gradients_of(params, batch_stats, moments, key, images, targets, labels):
         """((loss, (counts, batch_stats, moments)), gradients) of one part of a batch."""
@@ -129,7 +130,8 @@ def make_train_step(
             )
         if sharding is not None:
             gradients = jax.lax.with_sharding_constraint(gradients, sharding.params)
-        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        known = {"error_of_batch": 1 - counts["correct"] / len(images)} if "correct" in counts else {}
+        updates, opt_state = update(gradients, state.opt_state, state.params, **known)
         params = optax.apply_updates(state.params, updates)
         average = state.average
         if average is not None:

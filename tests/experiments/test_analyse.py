@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from experiments import analyse
+from experiments.analysis_page import Section, page
 from experiments.configs.base import Config, ModelConfig
 from experiments.figures import render, to_json
-from experiments.report import Section, page
 from experiments.studies import STUDIES
 from experiments.subject import load_run
 from experiments.workdir import METRIC_KEYS, Workdir
@@ -161,7 +161,7 @@ def test_the_report_stands_alone_and_says_what_is_missing():
         (["lesion", "--run", "nowhere"], "nowhere: holds no config.json"),
         (["lesion", "--run", "a", "--model", "resnet_20"], "--run and --model, --weights: choose one"),
         (["lesion", "--model", "resnet_20"], "--model resnet_20: give its --weights"),
-        (["lesion", "--weights", "w.pth"], "--weights w.pth: say with --model"),
+        (["lesion", "--weights", "w.pth"], "w.pth: say with --model"),
         (["degradation"], "give --runs with the workdirs"),
         (["stochastic_depth"], "give --runs with workdirs"),
         (["lesion", "--draws", "0"], "--draws: expected a positive integer, got 0"),

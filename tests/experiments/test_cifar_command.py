@@ -38,6 +38,10 @@ _main = functools.partial(outcome, cifar.main)
         (["--config", "resnet_20", "--optimizer.learning_rate", "nan"], "--optimizer.learning_rate: expected a number"),
         (["--config", "resnet_20", "--optimizer.weight_decay", "-1"], "--optimizer.weight_decay: expected"),
         (["--config", "resnet_20", "--schedule.boundaries", "60", "30"], "boundaries: expected ascending"),
+        (["--config", "resnet_20", "--validation_images", "50000"], "--validation_images: expected a number from 0"),
+        (["--config", "resnet_20", "--extra"], "extra"),
+        (["--config", "resnet_20", "--schedule.warmup_until_error", "80"], "warmup_until_error: .* a constant warm-up"),
+        (["--config", "preresnet_110", "--model.gate_bias", "-6"], "--model.gate_bias: of --model.gating alone"),
     ],
 )
 def test_a_mistake_is_named_in_one_line_and_exits_with_2(capsys, tmp_path, monkeypatch, arguments, message):
@@ -101,7 +105,7 @@ def test_no_data_and_no_network_is_one_error_that_names_both_ways(capsys, tmp_pa
     assert not (tmp_path / "run").exists()
 
 
-SHORT = ("--config", "quickstart", "--model.name", "resnet_8", "--batch_size", "256", "--epochs", "2")
+SHORT = ("--config", "quickstart", "--model.name", "resnet_8", "--epochs", "2", "--batch_size", "256")
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +124,9 @@ def test_summary_holds_errors_beside_what_was_changed_and_where_it_ran(short_run
     assert (summary["train_images"], summary["test_images"], summary["steps"]) == (5000, 1000, 2 * (5000 // 256))
     assert summary["published"] is None and "not CIFAR-10 errors" in summary["dataset_description"]
     assert summary["changed_from_named_config"] == {"model.name": "resnet_8", "batch_size": 256, "epochs": 2}
+    assert summary["command"] == f"{cifar.PROGRAM} {' '.join(SHORT)}"
+    assert summary["hours"] * 3600 == pytest.approx(sum(r["train_seconds"] + r["test_seconds"] for r in records))
+    assert summary["hardware"].startswith("8 x cpu (")
     assert summary["parameters"] == 75_290
     assert {"python", "jax", "jaxlib", "flax", "orbax-checkpoint"} <= summary["versions"].keys()
     assert summary["final_test_error"] < 90  # better than chance

@@ -16,7 +16,7 @@ from experiments.configs import Config, ModelConfig
 from experiments.engine import Engine, Task, TrainingError
 from experiments.interrupt import Interrupted
 from experiments.pace import Pace
-from experiments.workdir import METRIC_KEYS, Workdir
+from experiments.workdir import METRIC_KEYS, VALIDATION_KEYS, Workdir
 from resjax import train
 from tests.train import problem
 
@@ -172,6 +172,34 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpo
         assert checkpoints.latest_step == 6
         state = checkpoints.restore(problem.new_state(network, task.optimizer)).state
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
+
+
+def test_validation_images_choose_the_epoch(tmp_path, uninterrupted):
+    """Those of the test set do not: here it is best where the other is not."""
+    expected, records, _ = uninterrupted
+    task = dataclasses.replace(_task(), validation_data=problem.images_and_labels(60, seed=2))
+    _interrupt(tmp_path, 8, task=task)
+    state, engine = _run(tmp_path, task=task)
+    problem.assert_same_bits(state, expected)
+    assert [set(record) for record in engine.records] == [set(METRIC_KEYS) | set(VALIDATION_KEYS)] * 3
+    for ours, theirs in zip(_lasting(engine.records), _lasting(records), strict=True):
+        assert {key: ours[key] for key in theirs} == theirs
+        assert ours["validation_error"] == pytest.approx(100 * (1 - ours["validation_accuracy"]))
+        assert ours["validation_accuracy"] * 60 == pytest.approx(round(ours["validation_accuracy"] * 60))
+    best = min(engine.records, key=lambda record: record["validation_error"])
+    assert [p.name for p in (tmp_path / "checkpoints" / "best").iterdir()] == [str(best["step"])]
+    assert task.measure.best(engine.records) == best
+
+
+def test_the_learning_rate_of_a_warm_up_is_recorded(tmp_path):
+    """It ends early in the second epoch, and a resumed run remembers it."""
+    warm_up = train.warm_up_until(0.975, 0.1)
+    task = dataclasses.replace(_task(), optimizer=train.sgd(0.05, weight_decay=1e-3, warm_up=warm_up))
+    _interrupt(tmp_path, 4, task=task)
+    state, engine = _run(tmp_path, task=task)
+    rates = [record["learning_rate"] for record in engine.records]
+    assert rates[0] == pytest.approx(0.005) and rates[-1] == pytest.approx(0.05)
+    assert train.learning_rate_factor(state.opt_state) == 1
 
 
 def test_a_damaged_checkpoint_is_named_with_the_ways_out(tmp_path):

@@ -8,11 +8,12 @@ import pytest
 from PIL import Image
 
 from experiments import imagenet
-from experiments.configs.imagenet import CONFIGS, ImagenetConfig, ImagenetModelConfig
+from experiments.configs.imagenet import CONFIGS
+from experiments.configs.imagenet_fields import ImagenetConfig, ImagenetModelConfig
 from experiments.feeds import StreamedImages
 from experiments.workdir import IMAGENET_KEYS
-from resjax import train
-from resjax.models import model_info
+from resjax import create_model, train
+from resjax.models import model_info, parameter_count
 from tests.data.photographs import write_folder
 from tests.experiments.command import outcome
 from tests.train.problem import assert_same_bits
@@ -122,7 +123,11 @@ def test_every_recipe_names_a_network_and_counts_its_steps(capsys):
         config = named.config
         assert ImagenetConfig.from_identity(config.identity()).identity() == config.identity()
         if name != "quickstart":
-            assert model_info(config.model.name).parameters == named.facts.parameters
+            model = create_model(config.model.name, **config.model.overrides())
+            if config.model.overrides():
+                assert parameter_count(model, (224, 224, 3)) == named.facts.parameters, name
+            else:
+                assert model_info(config.model.name).parameters == named.facts.parameters
             assert named.source and named.deviations
             imagenet.check_options(config)
     modern = CONFIGS["resnet_50_modern"].config

@@ -1,0 +1,105 @@
+"""ResNeXt, DenseNet and Highway networks on CIFAR and SVHN, as their papers trained them."""
+
+import dataclasses
+
+from experiments.configs.base import Config, ModelConfig, NamedConfig, OptimizerConfig, ScheduleConfig
+from resjax.data.augment import Augmentation
+from resjax.models.published import HUANG_2016_DENSE, SRIVASTAVA_2015, XIE_2016
+from resjax.models.published_cifar import CIFAR_NETWORKS
+
+_NONE = Augmentation(crop_padding=0, flip=False)
+_ZERO_PADDED = Augmentation(crop_padding=4, padding_mode="zero", flip=True)
+
+
+def _resnext(model: str) -> NamedConfig:
+    """Section 5.3: 300 epochs, batch 128 on 8 GPUs, lr 0.1 with tenths at 150 and 225, Nesterov, weight decay 5e-4."""
+    config = Config(
+        # BN of the 16 images of a GPU.
+        model=ModelConfig(model, norm_scope=16),
+        epochs=300,
+        batch_size=128,
+        augmentation=_ZERO_PADDED,
+        optimizer=OptimizerConfig(learning_rate=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4, decay="all"),
+        schedule=ScheduleConfig(boundaries=(150, 225)),
+    )
+    deviations = (
+        "the authors' code drops where epoch / 300 passes 0.49 and 0.74, after 147 and 222; the paper says 150, 225",
+        "the incomplete batch of each epoch is skipped",
+    )
+    return NamedConfig(config, f"{XIE_2016}, section 5.3", CIFAR_NETWORKS[model], deviations=deviations)
+
+
+def _densenet(model: str, dataset: str, epochs: int, augmented: bool) -> NamedConfig:
+    """Section 4.2: batch 64, lr 0.1, tenths at 50% and 75%, weight decay 1e-4; dropout 0.2 if unaugmented."""
+    facts = CIFAR_NETWORKS[model]
+    results = tuple(
+        result
+        for result in facts.results
+        if ("no augmentation" not in result.statistic) == augmented
+        and (result.dataset == "svhn_cropped") == (epochs == 40)
+    )
+    config = Config(
+        model=ModelConfig(model, dropout_rate=None if augmented else 0.2),
+        dataset=dataset,
+        epochs=epochs,
+        batch_size=64,
+        # SVHN's own is the division by 255.
+        normalization="mean_std",
+        extra=dataset == "svhn_cropped",
+        validation_images=6000 if dataset == "svhn_cropped" else 0,
+        augmentation=_ZERO_PADDED if augmented else _NONE,
+        optimizer=OptimizerConfig(learning_rate=0.1, momentum=0.9, nesterov=True, weight_decay=1e-4, decay="all"),
+        schedule=ScheduleConfig(boundaries=(epochs // 2, 3 * epochs // 4)),
+    )
+    deviations = ["the incomplete batch of each epoch is skipped"]
+    if "_bc_" not in model:
+        deviations.append("16 filters in the stem, as the paper says and its counts prove; the authors' code has 2k")
+    if not augmented:
+        deviations.append("dropout acts in every layer; the authors' memory-saving layers leave it out")
+    if dataset == "svhn_cropped":
+        deviations.append(
+            "the 6,000 validation images are drawn at random from train and extra; the paper says of the train split"
+        )
+    source = f"{HUANG_2016_DENSE}, section 4.2"
+    return NamedConfig(config, source, dataclasses.replace(facts, results=results), deviations=tuple(deviations))
+
+
+def _densenets() -> dict[str, NamedConfig]:
+    configs = {}
+    for model in CIFAR_NETWORKS:
+        if not model.startswith("densenet"):
+            continue
+        configs[model] = _densenet(model, "cifar10", 300, augmented=True)
+        if any("no augmentation" in result.statistic for result in CIFAR_NETWORKS[model].results):
+            configs[f"{model}_unaugmented"] = _densenet(model, "cifar10", 300, augmented=False)
+            configs[f"{model}_svhn"] = _densenet(model, "svhn_cropped", 40, augmented=False)
+    return configs
+
+
+def _highway() -> NamedConfig:
+    """The authors' Caffe solver: batch 100, 200k iterations, lr 0.025, tenths at 100k, 150k, 175k."""
+    facts = CIFAR_NETWORKS["highway_19"]
+    config = Config(
+        model=ModelConfig("highway_19"),
+        epochs=400,  # of 500 steps
+        batch_size=100,
+        normalization="gcn",
+        # The released images are padded by 8 pixels; crops of 32 are taken from them.
+        augmentation=Augmentation(crop_padding=8, padding_mode="zero", flip=True),
+        optimizer=OptimizerConfig(
+            learning_rate=0.025, momentum=0.9, nesterov=True, weight_decay=1e-3, decay="kernels", bias_factor=2.0
+        ),
+        schedule=ScheduleConfig(boundaries=(200, 300, 350)),
+    )
+    deviations = (
+        "momentum is not known and taken as 0.9; Nesterov's form is Torch's, there Caffe's",
+        "contrast is normalised as pylearn2 does it, at scale 55; the scale of the released images is not known",
+    )
+    return NamedConfig(config, f"{SRIVASTAVA_2015}, section 4.2, and the authors' code", facts, deviations=deviations)
+
+
+OTHER_CONFIGS: dict[str, NamedConfig] = {
+    **{model: _resnext(model) for model in ("resnext_29_8x64d", "resnext_29_16x64d")},
+    **_densenets(),
+    "highway_19": _highway(),
+}

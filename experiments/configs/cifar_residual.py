@@ -1,0 +1,272 @@
+"""ResNet, plain, pre-activation and stochastic-depth networks on CIFAR and SVHN, as their papers trained them."""
+
+import dataclasses
+
+from experiments.configs.base import Config, ModelConfig, NamedConfig, OptimizerConfig, ScheduleConfig
+from resjax.data.augment import Augmentation
+from resjax.models.published import HE_2015, HE_2016, HUANG_2016_DEPTH, VEIT_2016, Facts, PublishedResult
+from resjax.models.published_cifar import CIFAR_NETWORKS, he_2016
+
+_BN = "BN takes the statistics of the whole batch, there of the 64 images of a GPU (--model.norm_scope 64)"
+_NONE = Augmentation(crop_padding=0, flip=False)
+_ZERO_PADDED = Augmentation(crop_padding=4, padding_mode="zero", flip=True)
+
+
+def he_2015(model: str) -> NamedConfig:
+    """Section 4.2: batch 128, lr 0.1, tenths at 32k and 48k iterations, 64k in all; weight decay 1e-4, momentum 0.9."""
+    depth = int(model.split("_")[1])
+    deviations = [
+        "64k iterations are 164 epochs of 390 steps (63,960), the drops fall at 31,980 and 47,970",
+        "trained on all 50,000 images: the paper does not say whether its final runs used them or 45,000",
+        _BN,
+    ]
+    schedule = ScheduleConfig(boundaries=(82, 123))
+    if depth >= 110:
+        # "we use 0.01 to warm up the training until the training error is below 80% (about 400 iterations)"
+        schedule = dataclasses.replace(schedule, warmup="constant", warmup_from=0.01, warmup_until_error=80.0)
+        deviations.append(
+            "the training error that ends the warm-up is a running average over about 50 batches, starting at 100%;"
+            " the paper does not say over what it is taken"
+        )
+    config = Config(
+        model=ModelConfig(model),
+        epochs=164,
+        batch_size=128,
+        normalization="per_pixel_mean",
+        augmentation=_ZERO_PADDED,
+        # Plain momentum, decay of the weights alone: the paper's Caffe solver. fb.resnet.torch lists both as changes.
+        optimizer=OptimizerConfig(learning_rate=0.1, momentum=0.9, weight_decay=1e-4, decay="kernels"),
+        schedule=schedule,
+    )
+    return NamedConfig(config, f"{HE_2015}, section 4.2", CIFAR_NETWORKS[model], deviations=tuple(deviations))
+
+
+def fb_torch(model: str) -> NamedConfig:
+    """fb.resnet.torch: lr 0.1, tenths at the start of epochs 81 and 122 (counted from 1), no warm-up, Nesterov."""
+    config = Config(
+        model=ModelConfig(model),
+        epochs=164,
+        batch_size=128,
+        augmentation=_ZERO_PADDED,
+        # datasets/cifar10.lua normalises by mean and std per channel; train.lua decays every parameter.
+        optimizer=OptimizerConfig(learning_rate=0.1, momentum=0.9, nesterov=True, weight_decay=1e-4, decay="all"),
+        schedule=ScheduleConfig(boundaries=(80, 121)),
+    )
+    deviations = ("the incomplete batch of each epoch is skipped",)
+    facts = dataclasses.replace(CIFAR_NETWORKS[model], results=())
+    return NamedConfig(config, "github.com/facebookarchive/fb.resnet.torch", facts, deviations=deviations)
+
+
+def _he_2016(model: str, facts: Facts, source: str = "appendix", batch_size: int = 128, more=(), **options):
+    """Appendix: as 2015, but all networks start with 400 iterations at 0.01."""
+    config = Config(
+        model=ModelConfig(model, **options),
+        epochs=164,
+        batch_size=batch_size,
+        normalization="per_pixel_mean",
+        augmentation=_ZERO_PADDED,
+        optimizer=OptimizerConfig(learning_rate=0.1, momentum=0.9, weight_decay=1e-4, decay="kernels"),
+        schedule=ScheduleConfig(
+            boundaries=(82, 123), warmup="constant", warmup_from=0.01, warmup_epochs=400 / (50_000 // batch_size)
+        ),
+    )
+    deviations = (
+        "length and drops are those of He et al. 2015, in epochs; the authors' Torch code runs 200 epochs with drops at"
+        " 81 and 122, Nesterov and decay of all parameters, and normalises by mean and std per channel",
+        _BN,
+        *more,
+    )
+    return NamedConfig(config, f"{HE_2016}, {source}", facts, deviations=deviations)
+
+
+def _as_published(model: str, results=None, parameters: int = 0, multiply_adds: int = 0) -> Facts:
+    """The counts of a network, or others, with the results of its own recipe: crops and flips, batch 128."""
+    facts = CIFAR_NETWORKS[model]
+    if results is None:
+        results = tuple(
+            result for result in facts.results if str(HE_2016) in result.source and "table 3" in result.source
+        )
+    return Facts(parameters or facts.parameters, multiply_adds or facts.multiply_adds, results)
+
+
+_ORDERS = {
+    "original": {110: (6.61,), 164: (5.93, 25.16)},
+    "bn_after_addition": {110: (8.17,), 164: (6.50,)},
+    "relu_before_addition": {110: (7.84,), 164: (6.14,)},
+    "relu_only_pre_activation": {110: (6.71,), 164: (5.91,)},
+}
+# Projections have BN, which pre-activation leaves out.
+_PARAMETERS_OF_ORDERS = dict.fromkeys(
+    [(164, "original"), (164, "bn_after_addition"), (164, "relu_before_addition")], 1_704_154
+)
+
+
+def _orders() -> dict[str, NamedConfig]:
+    """Table 2, and table 3's errors of the original order."""
+    configs = {}
+    for order, errors in _ORDERS.items():
+        for depth, values in errors.items():
+            model = f"preresnet_{depth}"
+            facts = _as_published(model, he_2016(2, *values), _PARAMETERS_OF_ORDERS.get((depth, order), 0))
+            configs[f"{model}_{order}"] = _he_2016(model, facts, "section 4.1", order=order)
+    facts = _as_published("preresnet_1001", he_2016(3, 7.61, 27.82), 10_328_602)
+    configs["preresnet_1001_original"] = _he_2016("preresnet_1001", facts, order="original")
+    return configs
+
+
+# Parameters and multiply-adds with a 1x1 convolution in every shortcut, without BN and with it.
+_COUNTS_GATED = (1_824_186, 266_781_312)
+_COUNTS_CONV_SHORTCUT = (1_826_202, 266_781_312)
+_FAILS = "the paper prints no error: training fails, with more than 20%"
+_UNSPECIFIED = "the paper does not say how gates and 1x1 shortcuts treat transitions; BN follows a 1x1 shortcut"
+
+
+def _shortcuts() -> dict[str, NamedConfig]:
+    """Table 1: ResNet-110 in the original order with something done to every shortcut."""
+    rows = {
+        "half_shortcut": (None, {"shortcut_scaling": (0.5, 1.0)}, ()),
+        "half_scaling": (12.35, {"shortcut_scaling": (0.5, 0.5)}, ()),
+        "exclusive_gating_5": (None, {"gating": "exclusive", "gate_bias": -5.0}, _COUNTS_GATED),
+        "exclusive_gating_6": (8.70, {"gating": "exclusive", "gate_bias": -6.0}, _COUNTS_GATED),
+        "exclusive_gating_7": (9.81, {"gating": "exclusive", "gate_bias": -7.0}, _COUNTS_GATED),
+        "shortcut_gating_0": (12.86, {"gating": "shortcut_only", "gate_bias": 0.0}, _COUNTS_GATED),
+        "shortcut_gating_6": (6.91, {"gating": "shortcut_only", "gate_bias": -6.0}, _COUNTS_GATED),
+        "conv_shortcut": (12.22, {"shortcut": "C"}, _COUNTS_CONV_SHORTCUT),
+        "shortcut_dropout": (None, {"shortcut_dropout": 0.5}, ()),
+    }
+    configs = {}
+    for name, (error, options, counts) in rows.items():
+        facts = _as_published("preresnet_110", () if error is None else he_2016(1, error), *counts)
+        more = (_FAILS,) if error is None else ()
+        more += (_UNSPECIFIED,) if counts else ()
+        configs[f"preresnet_110_{name}"] = _he_2016(
+            "preresnet_110", facts, "section 3.1", more=more, order="original", **options
+        )
+    return configs
+
+
+def _batch_64() -> NamedConfig:
+    """Table 4: the network of 1001 layers in batches of 64."""
+    results = tuple(result for result in CIFAR_NETWORKS["preresnet_1001"].results if "batch 64" in result.statistic)
+    return _he_2016("preresnet_1001", _as_published("preresnet_1001", results), batch_size=64)
+
+
+def _effective_paths() -> NamedConfig:
+    """Section 4.3: trained on paths of effective length alone, 23 of the 54 blocks in each mini-batch."""
+    result = PublishedResult("cifar10", 5.96, "single training (6.10 with all blocks)", f"{VEIT_2016}, section 4.3")
+    named = _he_2016("preresnet_110", _as_published("preresnet_110", (result,)), active_blocks=23)
+    deviations = ("the recipe is not printed beyond being the standard one", *named.deviations)
+    return dataclasses.replace(named, source=f"{VEIT_2016}, section 4.3", deviations=deviations)
+
+
+def _vgg() -> NamedConfig:
+    """The plain network of the lesion study."""
+    named = _he_2016("vgg_15", CIFAR_NETWORKS["vgg_15"])
+    deviations = ("neither recipe nor error are printed; that of the residual networks is taken", *named.deviations)
+    return dataclasses.replace(named, source=f"{VEIT_2016}, section 4.1", deviations=deviations)
+
+
+def _huang_2016(
+    model: ModelConfig,
+    facts: Facts,
+    statistic: str,
+    errors: dict[str, float],
+    *,
+    epochs: int = 500,
+    boundaries: tuple[int, ...] = (250, 375),
+    validation_images: int = 5000,
+    more: tuple[str, ...] = (),
+    **changes,
+) -> NamedConfig:
+    """Section 4: 45k/5k split, 500 epochs, lr 0.1, tenths at half and three quarters, Nesterov, weight decay 1e-4."""
+    config = Config(
+        # The authors' code: Torch7's BN scales, U(0, 1), and average pooling at transitions.
+        model=dataclasses.replace(model, shortcut="average_pool", norm_scale_init="uniform"),
+        epochs=epochs,
+        batch_size=128,
+        # Mean of each pixel and one std of all of them, of the images that are trained on.
+        normalization="per_pixel_mean_std",
+        validation_images=validation_images,
+        augmentation=changes.pop("augmentation", _ZERO_PADDED),
+        optimizer=OptimizerConfig(learning_rate=0.1, momentum=0.9, nesterov=True, weight_decay=1e-4, decay="all"),
+        schedule=changes.pop("schedule", ScheduleConfig(boundaries=boundaries)),
+        **changes,
+    )
+    deviations = (
+        "convolutions have no biases, which BN would cancel; there they have",
+        "weight decay and momentum act on dropped blocks as on all others, as in the authors' flat vector",
+        "the validation images are drawn at random, the same for every seed; which ones the authors took is not known",
+        *more,
+    )
+    results = tuple(
+        PublishedResult(
+            dataset, error, f"test error at the lowest validation error{statistic}", f"{HUANG_2016_DEPTH}, table 1"
+        )
+        for dataset, error in errors.items()
+    )
+    facts = dataclasses.replace(facts, results=results)
+    return NamedConfig(config, f"{HUANG_2016_DEPTH}, section 4", facts, deviations=deviations)
+
+
+# 152 layers of basic blocks; that name stands for ImageNet's bottlenecks.
+_COUNTS_152 = Facts(2_408_474, 351_978_112)
+
+
+def _stochastic_depth() -> dict[str, NamedConfig]:
+    configs = {}
+    plain, dropped = "constant_depth", "stochastic_depth"
+    errors = {
+        (plain, ""): {"cifar10": 6.41, "cifar100": 27.22},
+        (dropped, ""): {"cifar10": 5.25, "cifar100": 24.98},
+        (plain, "_unaugmented"): {"cifar10": 13.63, "cifar100": 44.74},
+        (dropped, "_unaugmented"): {"cifar10": 11.66, "cifar100": 37.80},
+    }
+    for (kind, suffix), published in errors.items():
+        model = ModelConfig("resnet_110", survival_probability=0.5 if kind == dropped else None)
+        options = {"augmentation": _NONE} if suffix else {}
+        statistic = ", no augmentation" if suffix else ""
+        more = ("the table prints 27.76 where the text says 27.22",) if (kind, suffix) == (plain, "") else ()
+        facts = CIFAR_NETWORKS["resnet_110"]
+        configs[f"resnet_110_{kind}{suffix}"] = _huang_2016(model, facts, statistic, published, more=more, **options)
+    for kind, error in ((plain, 6.67), (dropped, 4.91)):
+        model = ModelConfig("resnet_1202", survival_probability=0.5 if kind == dropped else None)
+        configs[f"resnet_1202_{kind}"] = _huang_2016(
+            *(model, CIFAR_NETWORKS["resnet_1202"], "", {"cifar10": error}),
+            epochs=300,
+            # "a learning rate of 0.01 for the first 10 epochs"
+            schedule=ScheduleConfig(boundaries=(150, 225), warmup="constant", warmup_from=0.01, warmup_epochs=10),
+        )
+    for kind, error in ((plain, 1.80), (dropped, 1.75)):
+        survival = 0.5 if kind == dropped else None
+        configs[f"resnet_152_svhn_{kind}"] = _huang_2016(
+            ModelConfig("resnet_20", stage_sizes=(25, 25, 25), survival_probability=survival),
+            *(_COUNTS_152, ", no augmentation", {"svhn_cropped": error}),
+            epochs=50,
+            boundaries=(30, 35),
+            validation_images=6000,
+            dataset="svhn_cropped",
+            extra=True,
+            augmentation=_NONE,
+            more=(
+                "there 400 validation images of each class are of the train split and 200 of the extra one; here any",
+                "validated after each epoch, there every 200 iterations",
+            ),
+        )
+    return configs
+
+
+RESIDUAL_CONFIGS: dict[str, NamedConfig] = {
+    **{f"resnet_{depth}": he_2015(f"resnet_{depth}") for depth in (20, 32, 44, 56, 110, 1202)},
+    **{f"plain_{depth}": he_2015(f"plain_{depth}") for depth in (20, 32, 44, 56, 110)},
+    **{f"resnet_{depth}_fb": fb_torch(f"resnet_{depth}") for depth in (20, 32, 44, 56, 110)},
+    **{
+        f"preresnet_{depth}": _he_2016(f"preresnet_{depth}", _as_published(f"preresnet_{depth}"))
+        for depth in (110, 164, 1001)
+    },
+    "preresnet_1001_batch_64": _batch_64(),
+    **_orders(),
+    **_shortcuts(),
+    "preresnet_110_effective_paths": _effective_paths(),
+    "vgg_15": _vgg(),
+    **_stochastic_depth(),
+}

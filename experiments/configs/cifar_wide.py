@@ -1,0 +1,126 @@
+"""Wide ResNets on CIFAR and SVHN, as Zagoruyko & Komodakis 2016 (arXiv 1605.07146) trained them."""
+
+import dataclasses
+
+from experiments.configs.base import Config, ModelConfig, NamedConfig, OptimizerConfig, ScheduleConfig
+from resjax.data.augment import Augmentation
+from resjax.models.published import ZAGORUYKO_2016, Facts
+from resjax.models.published_cifar import CIFAR_NETWORKS, MEDIAN, ZCA_MEDIAN, wide
+
+_SILENT = "the paper does not say how it whitened; as pylearn2's make_cifar10_gcn_whitened: GCN at 55, ZCA bias 0.1"
+
+
+def _wide(model: str, facts: Facts, **options) -> NamedConfig:
+    """Section 3: 200 epochs, lr 0.1, fifths at the start of epochs 60, 120 and 160 (counted from 1), Nesterov.
+
+    Images are whitened where the result to compare with is of whitened images.
+    """
+    whitened = bool(facts.results) and "ZCA" in facts.results[0].statistic
+    config = Config(
+        model=ModelConfig(model, **options),
+        epochs=200,
+        batch_size=128,
+        # The authors' code has CIFAR-10's mean and std for CIFAR-100, too.
+        normalization="gcn_zca" if whitened else "cifar10_mean_std",
+        augmentation=Augmentation(crop_padding=4, padding_mode="reflect", flip=True),
+        # The authors' code decays every parameter and rebuilds the optimizer, and so its momentum, at each drop.
+        optimizer=OptimizerConfig(
+            learning_rate=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4, reset_momentum=True
+        ),
+        schedule=ScheduleConfig(boundaries=(59, 119, 159), factor=0.2),
+    )
+    deviations = (_SILENT,) if whitened else ()
+    return NamedConfig(config, f"{ZAGORUYKO_2016}, section 3", facts, deviations=deviations)
+
+
+def _of_kind(model: str, whitened: bool) -> Facts:
+    """The counts of a network with its CIFAR results of one kind of images, none of them of SVHN or the logs."""
+    facts = CIFAR_NETWORKS[model]
+    kept = tuple(
+        result
+        for result in facts.results
+        if result.dataset.startswith("cifar")
+        and ("ZCA" in result.statistic) == whitened
+        and "logs" not in result.source
+    )
+    return dataclasses.replace(facts, results=kept)
+
+
+def _named() -> dict[str, NamedConfig]:
+    """Every network of the paper: NAME with mean and std where that was published, NAME_zca beside it."""
+    configs = {}
+    for model in CIFAR_NETWORKS:
+        # WRN-40-10 was published with dropout only.
+        if not model.startswith("wrn_") or model == "wrn_40_10":
+            continue
+        plain, white = _of_kind(model, False), _of_kind(model, True)
+        if plain.results:
+            configs[model] = _wide(model, plain)
+        if white.results:
+            configs[f"{model}_zca" if plain.results else model] = _wide(model, white)
+    return configs
+
+
+def _counts(model: str, results=()) -> Facts:
+    return dataclasses.replace(CIFAR_NETWORKS[model], results=results)
+
+
+def _dropout(model: str, cifar10: float, cifar100: float) -> NamedConfig:
+    """Table 6: dropout inside the block."""
+    return _wide(model, _counts(model, wide(6, f"{MEDIAN}, dropout 0.3", cifar10, cifar100)), dropout_rate=0.3)
+
+
+def _deepening(factor: int, cifar10: float) -> NamedConfig:
+    """Table 3: the same number of parameters for each l."""
+    return _wide("wrn_40_2", _counts("wrn_40_2", wide(3, ZCA_MEDIAN, cifar10)), deepening_factor=factor)
+
+
+def _block(model: str, block_type: tuple[int, ...], parameters: int, multiply_adds: int, cifar10: float) -> NamedConfig:
+    """Table 2: block types, at about equal numbers of parameters."""
+    return _wide(model, Facts(parameters, multiply_adds, wide(2, ZCA_MEDIAN, cifar10)), block_type=block_type)
+
+
+def _svhn(model: str, dropout: bool) -> NamedConfig:
+    """Section 3: 160 epochs of train and extra images, lr 0.01, tenths after 80 and 120; pixels / 255, no more."""
+    facts = CIFAR_NETWORKS[model]
+    results = tuple(
+        result
+        for result in facts.results
+        if result.dataset == "svhn_cropped" and ("dropout" in result.statistic) == dropout
+    )
+    config = Config(
+        model=ModelConfig(model, dropout_rate=0.4 if dropout else None),
+        dataset="svhn_cropped",
+        extra=True,
+        epochs=160,
+        batch_size=128,
+        augmentation=Augmentation(crop_padding=0, flip=False),
+        optimizer=OptimizerConfig(
+            learning_rate=0.01, momentum=0.9, nesterov=True, weight_decay=5e-4, reset_momentum=True
+        ),
+        schedule=ScheduleConfig(boundaries=(80, 120), factor=0.1),
+    )
+    deviations = ("the last epoch is reported; the paper says nothing of selection",)
+    facts = dataclasses.replace(facts, results=results)
+    return NamedConfig(config, f"{ZAGORUYKO_2016}, section 3", facts, deviations=deviations)
+
+
+WIDE_CONFIGS: dict[str, NamedConfig] = {
+    **_named(),
+    "wrn_16_4_dropout": _dropout("wrn_16_4", 5.24, 23.91),
+    "wrn_28_10_dropout": _dropout("wrn_28_10", 3.89, 18.85),
+    "wrn_52_1_dropout": _dropout("wrn_52_1", 6.28, 29.78),
+    "wrn_40_10_dropout": _wide("wrn_40_10", CIFAR_NETWORKS["wrn_40_10"], dropout_rate=0.3),
+    # B(3,3) of table 2 is wrn_28_2.
+    "wrn_40_2_b131": _block("wrn_40_2", (1, 3, 1), 1_429_082, 208_061_696, 6.06),
+    "wrn_40_2_b31": _block("wrn_40_2", (3, 1), 1_211_354, 176_604_416, 5.78),
+    "wrn_40_2_b13": _block("wrn_40_2", (1, 3), 1_297_370, 189_187_328, 6.42),
+    "wrn_40_2_b311": _block("wrn_40_2", (3, 1, 1), 1_343_066, 195_478_784, 5.86),
+    "wrn_22_2_b313": _block("wrn_22_2", (3, 1, 3), 1_145_498, 167_167_232, 5.78),
+    "wrn_40_2_l1": _deepening(1, 6.69),
+    "wrn_40_2_l2": _deepening(2, 5.43),
+    "wrn_40_2_l3": _deepening(3, 5.65),
+    "wrn_40_2_l4": _deepening(4, 5.93),
+    **{f"{model}_svhn": _svhn(model, dropout=False) for model in ("wrn_16_4", "wrn_16_8", "wrn_52_1")},
+    **{f"{model}_svhn_dropout": _svhn(model, dropout=True) for model in ("wrn_16_4", "wrn_16_8", "wrn_52_1")},
+}

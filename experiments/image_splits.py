@@ -1,0 +1,69 @@
+"""The images that a classification run trains on, chooses an epoch by, and is judged on."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from experiments.configs.base import Config
+from resjax.data import Dataset, dataset_info, load_dataset
+from resjax.errors import InputError
+
+# One division for all seeds of a config: they differ in nothing else.
+_SEED = 0
+
+
+class Splits(NamedTuple):
+    """uint8 images [N, H, W, 3] and int32 labels [N] each; `validation` None where a run has no such images."""
+
+    train: Dataset
+    validation: Dataset | None
+    test: Dataset
+
+
+def load_splits(config: Config) -> Splits:
+    """Loads the images of a run; `validation_images` of those to train on are drawn and kept apart.
+
+    Raises:
+      InputError: for data that cannot be read, or are too few.
+    """
+    names = ("train", "extra") if config.extra else ("train",)
+    parts = [as_rgb(load_dataset(config.dataset, name, config.data_dir)) for name in names]
+    whole = Dataset(*map(np.concatenate, zip(*parts, strict=True))) if config.extra else parts[0]
+    test = as_rgb(load_dataset(config.dataset, "test", config.data_dir))
+    if not config.validation_images:
+        return Splits(whole, None, test)
+    _check_validation(config, len(whole.labels))
+    order = np.random.default_rng(_SEED).permutation(len(whole.labels))
+    apart, rest = (np.sort(part) for part in np.split(order, [config.validation_images]))
+    return Splits(_take(whole, rest), _take(whole, apart), test)
+
+
+def training_size(config: Config) -> int:
+    """How many images `load_splits` gives to train on, without reading them.
+
+    Raises:
+      InputError: where the data set has no `extra` images, or too few to keep so many apart.
+    """
+    info = dataset_info(config.dataset)
+    if config.extra:
+        info.require_split("extra")
+    whole = info.split_sizes["train"] + (info.split_sizes["extra"] if config.extra else 0)
+    _check_validation(config, whole)
+    return whole - config.validation_images
+
+
+def as_rgb(data: Dataset) -> Dataset:
+    """Grayscale images repeated to three channels: the networks of the papers take three."""
+    return data._replace(images=np.repeat(data.images, 3, axis=-1)) if data.images.shape[-1] == 1 else data
+
+
+def _check_validation(config: Config, images: int) -> None:
+    if not 0 <= config.validation_images < images:
+        raise InputError(
+            f"--validation_images: expected a number from 0 to {images - 1:,}, of the {images:,} images of"
+            f" {config.dataset}, got {config.validation_images:,}"
+        )
+
+
+def _take(data: Dataset, index: np.ndarray) -> Dataset:
+    return Dataset(data.images[index], data.labels[index])

@@ -1,0 +1,69 @@
+"""What is said about saved weights: as JSON beside them, and as a page for a person."""
+
+from typing import Any
+
+from experiments.configs.base import Config
+from resjax.data import dataset_info
+
+
+def facts_of_run(config: Config, run: dict[str, Any], summary: dict[str, Any], checkpoint: str) -> dict[str, Any]:
+    """What a finished run says about its weights.
+
+    Args:
+      config: of the run.
+      run: see `experiments.ledger.read_run`.
+      summary: its summary.json.
+      checkpoint: "latest" or "best", whose weights they are.
+    """
+    kept = ("model", "dataset", "parameters", "seed", "command", "hours", "hardware", "finished", "commit")
+    return {key: run[key] for key in kept} | {
+        "epoch": run["epochs"] if checkpoint == "latest" else run["best_epoch"],
+        "epochs": run["epochs"],
+        "chosen": "the last epoch" if checkpoint == "latest" else "the epoch that was best on the test images",
+        "normalization": config.normalization,
+        "train_images": run["train_images"],
+        "source": summary["source"],
+        "deviations": run["deviations"],
+        "changed_from_recipe": summary["changed_from_named_config"],
+        "published": summary["published"],
+    }
+
+
+def card(name: str, about: dict[str, Any]) -> str:
+    """The page, Markdown; `about` is what `facts_of_run` says, the error, and the constants of the input."""
+    description = dataset_info(about["dataset"]).description
+    when = f", {about['finished']}" if about["finished"] else ""
+    changed = "; ".join(f"{key} {value}" for key, value in about["changed_from_recipe"].items() if key != "seed")
+    published = about["published"]
+    lines = {
+        "network": f"`{about['model']}`, {about['parameters']:,} parameters, weights of {about['chosen']}"
+        f" ({about['epoch']} of {about['epochs']})",
+        "data": f"{description}; trained on {about['train_images']:,} images",
+        "test error": f"{about['test_error']:.2f} % ({about['errors']:,} of {about['test_images']:,} images)",
+        "published error": "none of this network"
+        if published is None
+        else f"{published['test_error']:.2f} % ({published['statistic']}; {published['source']})",
+        "recipe": about["source"],
+        "changed from it": changed or "nothing",
+        "deviations of the recipe": "; ".join(about["deviations"]) or "none",
+        "trained by": f"`{about['command']}`",
+        "evaluated by": f"`python -m experiments.evaluate {name} --data_dir DIR`",
+        "on": f"{about['hardware']}, {about['hours']:.2f} hours{when}; commit {about['commit']}",
+    }
+    table = "".join(f"| {key} | {text} |\n" for key, text in lines.items())
+    return f"""# {name}
+
+| | |
+|---|---|
+{table}
+```python
+import jax.numpy as jnp
+import resjax
+
+model, variables = resjax.from_pretrained("{name}")
+about = resjax.pretrained_info("{name}")
+mean, std = (jnp.array(about[key]) for key in ("mean", "std"))
+images = (jnp.float32(images) - mean) / std  # of RGB images 0 .. 255, [N, 32, 32, 3]
+logits = model.apply(variables, images)  # [N, {len(about["class_names"])}], see about["class_names"]
+```
+"""

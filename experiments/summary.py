@@ -1,0 +1,55 @@
+"""What summary.json holds, whatever was trained."""
+
+import datetime
+from collections.abc import Sequence
+from typing import Any
+
+from experiments.command_line import command
+from experiments.configs.base import NamedRun, RunConfig
+from experiments.environment import describe_devices, git_commit, hardware, versions
+from experiments.measure import Measure
+from experiments.workdir import Workdir
+
+
+def summarize(
+    program: str,
+    name: str,
+    named: NamedRun,
+    config: RunConfig,
+    changed: dict[str, Any],
+    records: Sequence[dict[str, Any]],
+    workdir: Workdir,
+    measure: Measure,
+    description: str,
+) -> dict[str, Any]:
+    """What summary.json holds; `hours` are those of training and evaluation, without compilation."""
+    best, chosen = measure.best(records), "validation_loss" in records[-1]
+    seconds, tested = (sum(record[key] for record in records) for key in ("train_seconds", "test_seconds"))
+    return {
+        "name": name,
+        "command": command(program, name, changed),
+        "model": config.model.name,
+        "dataset": config.dataset,
+        "dataset_description": description,
+        "epochs": records[-1]["epoch"],
+        "steps": records[-1]["step"],
+        "seed": config.seed,
+        f"final_{measure.key}": records[-1][measure.key],
+        f"best_{measure.key}": best[measure.key],
+        "best_epoch": best["epoch"],
+        "best_is_chosen_on": "the validation images" if chosen else "the test images",
+        f"reported_{measure.key}": (best if chosen else records[-1])[measure.key],
+        "source": named.source,
+        "deviations": list(named.deviations),
+        "changed_from_named_config": changed,
+        "train_seconds": seconds,
+        "test_seconds": tested,
+        "hours": (seconds + tested) / 3600,
+        "images_per_second": records[-1]["step"] * config.batch_size / max(seconds, 1e-9),
+        "devices": describe_devices(),
+        "hardware": hardware(),
+        "finished": datetime.date.today().isoformat(),
+        "versions": versions(),
+        "git_commit": git_commit(),
+        "workdir": str(workdir.path),
+    }

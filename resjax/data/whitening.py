@@ -1,0 +1,79 @@
+"""Normalisation of each image by its own contrast, and whitening, as the networks before batch statistics were fed.
+
+As pylearn2's `make_cifar10_gcn_whitened` prepares CIFAR-10 (Goodfellow et al. 2013, arXiv 1302.4389, section 5.2).
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from resjax.errors import InputError
+
+_SCALE, _SMALLEST, _BIAS = 55.0, 1e-8, 0.1
+
+
+@dataclasses.dataclass(frozen=True)
+class ContrastNormalization:
+    """Global contrast normalisation: an image minus its mean over pixels and channels, at L2 norm `scale`.
+
+    Images of no contrast become zero.
+    """
+
+    scale: float = _SCALE
+
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """Maps uint8 images [N, H, W, C] to float32."""
+        centred = images.astype(jnp.float32) - images.mean((1, 2, 3), jnp.float32, keepdims=True)
+        norms = jnp.sqrt(jnp.square(centred).sum((1, 2, 3), keepdims=True)) / self.scale
+        return centred / jnp.where(norms < _SMALLEST, 1, norms)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Whitening:
+    """ZCA whitening of contrast-normalised images: (x - mean) @ matrix, x the H W C numbers of an image.
+
+    Attributes:
+      mean: float32 [H W C].
+      matrix: float32 [H W C, H W C], symmetric.
+    """
+
+    mean: jax.Array
+    matrix: jax.Array
+
+    @classmethod
+    def fit(cls, images: np.ndarray, bias: float = _BIAS, chunk: int = 4096) -> "Whitening":
+        """The whitening of training images, uint8 [N, H, W, C]: (covariance + bias I)^(-1/2) (in float64).
+
+        Raises:
+          InputError: for a single image, which has no covariance.
+        """
+        if len(images) < 2:
+            raise InputError(f"images: whitening needs at least two, got {len(images)}")
+        size = int(np.prod(images.shape[1:]))
+        total, products = np.zeros(size), np.zeros((size, size))
+        for start in range(0, len(images), chunk):
+            flat = _contrast(images[start : start + chunk])
+            total += flat.sum(0)
+            products += flat.T @ flat
+        mean = total / len(images)
+        covariance = products / len(images) - np.outer(mean, mean)
+        values, vectors = np.linalg.eigh(covariance + bias * np.eye(size))
+        matrix = (vectors / np.sqrt(values)) @ vectors.T
+        return cls(jnp.asarray(mean, jnp.float32), jnp.asarray(matrix, jnp.float32))
+
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """Maps uint8 images [N, H, W, C] to float32."""
+        flat = ContrastNormalization()(images).reshape(len(images), -1)
+        # Small differences of large numbers: not in bfloat16, as accelerators would.
+        return jnp.dot(flat - self.mean, self.matrix, precision=jax.lax.Precision.HIGHEST).reshape(images.shape)
+
+
+def _contrast(images: np.ndarray) -> np.ndarray:
+    """`ContrastNormalization` in float64, flat [N, H W C]."""
+    flat = images.reshape(len(images), -1).astype(np.float64)
+    flat -= flat.mean(1, keepdims=True)
+    norms = np.sqrt(np.square(flat).sum(1, keepdims=True)) / _SCALE
+    return flat / np.where(norms < _SMALLEST, 1, norms)

@@ -1,0 +1,150 @@
+"""The evaluate command: the error of runs and of saved weights, and what is saved."""
+
+import dataclasses
+import functools
+import json
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import resjax
+from experiments import evaluate
+from experiments.configs.cifar import CONFIGS
+from experiments.model_card import card
+from resjax.data import load_dataset
+from resjax.interop import shipped
+from tests.conftest import ROOT
+from tests.experiments.command import outcome
+from tests.experiments.finished_run import write_run
+
+_main = functools.partial(outcome, evaluate.main)
+MODEL = dataclasses.replace(CONFIGS["quickstart"].config.model, name="resnet_8")
+
+
+def _run(path, draw_variables, **changes):
+    return write_run(path, "quickstart", train_images=5000, draw_variables=draw_variables, model=MODEL, **changes)
+
+
+@pytest.fixture
+def run(tmp_path, draw_variables):
+    return _run(tmp_path / "run", draw_variables)
+
+
+def _errors(out):
+    return int(re.search(r"\(([\d,]+) of 1,000 images\)", out).group(1).replace(",", ""))
+
+
+def _count(model, variables, mean, std):
+    """Errors on the embedded test images, in batches of 100, normalised by NumPy."""
+    test = load_dataset("cifar10_mini", "test")
+    predict = jax.jit(lambda images: model.apply(variables, images).argmax(-1))
+    images = (test.images.astype(np.float32) - np.float32(mean)) / np.float32(std)
+    classes = np.concatenate([predict(part) for part in np.split(images, 10)])
+    return int((classes != test.labels).sum())
+
+
+@pytest.mark.parametrize("normalization", ["mean_std", "per_pixel_mean"])
+def test_what_is_saved_has_the_error_of_its_card_to_the_last_image(capsys, tmp_path, draw_variables, normalization):
+    run = _run(tmp_path / "run", draw_variables, normalization=normalization)
+    folder = tmp_path / "resnet_8-mini"
+    code, out, err = _main(capsys, run, "--save", folder)
+    assert code == 0, err
+    errors = _errors(out)
+    about = resjax.pretrained_info(folder)
+    assert (about["errors"], about["test_images"], about["test_error"]) == (errors, 1000, errors / 10)
+    assert f"{errors / 10:.2f} % ({errors:,} of 1,000 images)" in (folder / "README.md").read_text()
+    assert _errors(_main(capsys, folder)[1]) == errors
+    # And by another computation.
+    model, variables = resjax.from_pretrained(folder)
+    assert _count(model, variables, about["mean"], about["std"]) == errors
+    assert np.shape(about["mean"]) == ((3,) if normalization == "mean_std" else (32, 32, 3))
+    if normalization == "per_pixel_mean":
+        images = load_dataset("cifar10_mini", "train").images
+        np.testing.assert_allclose(about["mean"], images.mean(0, dtype=np.float64), rtol=1e-6)
+
+
+def test_the_card_says_how_the_weights_came_about_and_its_example_runs(capsys, tmp_path, run):
+    folder = tmp_path / "resnet_8-mini"
+    assert _main(capsys, run, "--save", folder)[0] == 0
+    text = (folder / "README.md").read_text()
+    for part in (
+        "`python -m experiments.cifar --config quickstart --model.name resnet_8`",
+        "`python -m experiments.evaluate resnet_8-mini --data_dir DIR`",
+        "75,290 parameters, weights of the last epoch (3 of 3)",
+        "model.name resnet_8",
+        "none of this network",
+    ):
+        assert part in text, part
+    example = re.search(r"```python\n(.*)```", text, re.S).group(1).replace('"resnet_8-mini"', repr(str(folder)))
+    values = {"images": load_dataset("cifar10_mini", "test").images[:4]}
+    exec(example, values)
+    assert values["logits"].shape == (4, 10)
+
+
+def test_weights_that_come_with_the_library_are_found_by_name(capsys, tmp_path, run, monkeypatch):
+    monkeypatch.setattr(shipped, "SHIPPED", tmp_path / "weights")
+    assert resjax.list_pretrained() == []
+    _, out, _ = _main(capsys, run, "--save", tmp_path / "weights" / "resnet_8-mini")
+    assert resjax.list_pretrained() == ["resnet_8-mini"]
+    assert resjax.from_pretrained("resnet_8-mini", dtype=jnp.bfloat16)[0].dtype == jnp.bfloat16
+    assert resjax.pretrained_info("resnet_8-mini")["dataset"] == "cifar10_mini"
+    assert _errors(_main(capsys, "resnet_8-mini")[1]) == _errors(out)
+    with pytest.raises(
+        resjax.InputError, match=r"resnet_9-mini/config.json: no such file.*did you mean 'resnet_8-mini'"
+    ):
+        resjax.from_pretrained("resnet_9-mini")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere"], "nowhere/config.json: no such file"),
+        (["RUN", "--model", "resnet_8"], "is a run, which has its own"),
+        (["RUN", "--checkpoint", "best"], "holds no checkpoint"),
+        (["RUN", "--batch_size", "0"], "--batch_size: expected a positive integer"),
+        (["FILE"], "say with --model which network"),
+        (["nowhere", "--save", "new"], "nowhere is no run of experiments.cifar"),
+        (["RUN", "--save", "FILE"], "a file is there"),
+    ],
+)
+def test_a_mistake_is_named_in_one_line(capsys, tmp_path, run, arguments, message):
+    (tmp_path / "weights.pth").write_bytes(b"")
+    places = {"RUN": run, "FILE": tmp_path / "weights.pth", "nowhere": tmp_path / "nowhere", "new": tmp_path / "new"}
+    code, _, err = _main(capsys, *(places.get(argument, argument) for argument in arguments))
+    assert code == 2 and err.count("\n") == 1 and re.search(message, err), err
+    assert not (tmp_path / "new").exists()
+
+
+def test_only_a_finished_run_is_saved(capsys, tmp_path, run):
+    (run / "summary.json").unlink()
+    code, _, err = _main(capsys, run, "--save", tmp_path / "new")
+    assert code == 2 and "not finished (3 of 20 epochs)" in err and not (tmp_path / "new").exists()
+
+
+def test_every_shipped_network_loads_and_its_card_is_up_to_date():
+    for name in resjax.list_pretrained():
+        model, variables = resjax.from_pretrained(name)
+        about = resjax.pretrained_info(name)
+        assert sum(leaf.size for leaf in jax.tree.leaves(variables["params"])) == about["parameters"]
+        assert (shipped.SHIPPED / name / "README.md").read_text() == card(name, about)
+        assert model.apply(variables, jnp.zeros((1, 32, 32, 3))).shape == (1, len(about["class_names"]))
+        assert np.shape(about["mean"])[-1] == np.shape(about["std"])[-1] == 3
+
+
+def test_the_ledger_has_the_run_of_every_shipped_network():
+    runs = json.loads((ROOT / "experiments" / "ledger" / "ledger.json").read_text())["runs"]
+    known = {(run["command"], run["commit"]) for run in runs}
+    for name in resjax.list_pretrained():
+        about = resjax.pretrained_info(name)
+        assert (about["command"], about["commit"]) in known
+
+
+@pytest.mark.slow
+def test_the_shipped_networks_have_the_errors_of_their_cards(capsys, real_data_dir):
+    for name in resjax.list_pretrained():
+        code, out, _ = _main(capsys, name, "--data_dir", real_data_dir)
+        about = resjax.pretrained_info(name)
+        assert code == 0 and f"({about['errors']:,} of {about['test_images']:,} images)" in out

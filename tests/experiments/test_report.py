@@ -1,0 +1,217 @@
+"""The ledger: every recipe is in it, with runs that happened and no others."""
+
+import dataclasses
+import functools
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+
+from experiments import cifar, report
+from experiments.command_line import changed_fields, command, parse
+from experiments.configs.cifar import CONFIGS
+from experiments.ledger import PROGRAMS, read_ledger, rows
+from tests.conftest import ROOT
+from tests.experiments.command import outcome
+from tests.experiments.finished_run import write_run
+
+_main = functools.partial(outcome, report.main)
+
+
+def _report(capsys, output, *arguments):
+    code, out, err = _main(capsys, *arguments, "--output", output)
+    assert code == 0, err
+    return json.loads((output / "ledger.json").read_text())["rows"], out
+
+
+def _find(table, config, dataset="cifar10"):
+    return [row for row in table if (row["config"], row["dataset"]) == (config, dataset)]
+
+
+def test_several_seeds_are_one_row_with_mean_spread_and_the_published_statistic(capsys, tmp_path):
+    last = [4.1, 4.3, 3.9, 4.6, 4.0]
+    for seed, error in enumerate(last):
+        write_run(tmp_path / "runs" / str(seed), "wrn_28_10", (9.0, error - 0.25, error), seed=seed)
+    table, _ = _report(capsys, tmp_path / "ledger", tmp_path / "runs")
+    (row,) = _find(table, "wrn_28_10")
+    ours = row["ours"]
+    assert (ours["runs"], ours["seeds"], row["changed"]) == (5, [0, 1, 2, 3, 4], [])
+    np.testing.assert_allclose(
+        [ours["reported"]["mean"], ours["reported"]["std"], ours["best_epoch"]["mean"]],
+        [np.mean(last), np.std(last, ddof=1), np.mean(last) - 0.25],
+    )
+    # Published as a median, so the median is what is compared: 4.1, not the mean.
+    assert ours["deviation"] == pytest.approx(4.1 - 4.00)
+    assert ours["hours"] == pytest.approx(5 * 3)
+    assert row["published"]["statistic"].startswith("median of 5") and "1605.07146" in row["published"]["source"]
+    text = (tmp_path / "ledger" / "ledger.md").read_text()
+    assert f"{np.mean(last):.2f} ± {np.std(last, ddof=1):.2f} (n = 5)" in text and "+0.10" in text
+    assert "`python -m experiments.cifar --config wrn_28_10 --seed 3`" in text
+
+
+def test_a_run_with_anything_changed_is_never_the_recipes(capsys, tmp_path):
+    write_run(tmp_path / "runs" / "short", "resnet_20", epochs=20)
+    table, _ = _report(capsys, tmp_path / "ledger", tmp_path / "runs")
+    recipe, short = _find(table, "resnet_20")
+    assert (recipe["status"], recipe["ours"]) == ("not yet run", None)
+    assert short["changed"] == ["epochs 20 (recipe: 164)"] and short["ours"]["deviation"] is None
+    text = (tmp_path / "ledger" / "ledger.md").read_text()
+    assert "resnet_20 (changed)" in text and "not the recipe: epochs 20 (recipe: 164)" in text
+
+
+def test_where_validation_images_choose_the_epoch_its_test_error_is_reported(capsys, tmp_path):
+    run = write_run(tmp_path / "run", "resnet_110_stochastic_depth", (5.5, 5.0, 6.0), train_images=45_000)
+    table, _ = _report(capsys, tmp_path / "ledger", run)
+    (row,) = _find(table, "resnet_110_stochastic_depth")
+    assert row["changed"] == [] and row["ours"]["reported"]["mean"] == 5.5
+    assert row["ours"]["deviation"] == pytest.approx(5.5 - 5.25)
+
+
+def test_a_summary_of_an_earlier_version_is_read_as_far_as_it_goes(capsys, tmp_path):
+    run = write_run(tmp_path / "run", "resnet_20", epochs=3, seed=2)
+    summary = json.loads((run / "summary.json").read_text())
+    for key in ("command", "hours", "hardware", "finished", "reported_test_error"):
+        del summary[key]
+    (run / "summary.json").write_text(json.dumps(summary))
+    table, _ = _report(capsys, tmp_path / "ledger", run)
+    ours = _find(table, "resnet_20")[1]["ours"]
+    assert ours["commands"] == ["python -m experiments.cifar --config resnet_20 --epochs 3 --seed 2"]
+    assert ours["hours"] == pytest.approx(3) and ours["hardware"] == [summary["devices"]]
+    assert ours["reported"]["mean"] == 9.0
+
+
+def test_another_network_has_no_published_number(capsys, tmp_path):
+    model = dataclasses.replace(CONFIGS["resnet_20"].config.model, name="resnet_26")
+    path = write_run(tmp_path / "run", "resnet_20", model=model)
+    table, _ = _report(capsys, tmp_path / "ledger", path)
+    assert _find(table, "resnet_20")[1]["published"] is None
+
+
+def test_a_part_of_the_training_images_is_not_the_recipe(capsys, tmp_path):
+    write_run(tmp_path / "run", "resnet_20", train_images=40_000)
+    table, _ = _report(capsys, tmp_path / "ledger", tmp_path / "run")
+    assert _find(table, "resnet_20")[1]["changed"] == ["40,000 of 50,000 training images"]
+
+
+def test_a_recipe_that_has_changed_since_is_not_met_by_its_earlier_runs(capsys, tmp_path):
+    path = write_run(tmp_path / "run", "resnet_20")
+    config = json.loads((path / "config.json").read_text())
+    config["config"]["optimizer.weight_decay"] = 5e-4
+    del config["config"]["augmentation.cutmix"]  # a field of later versions, which meant nothing then
+    (path / "config.json").write_text(json.dumps(config))
+    table, _ = _report(capsys, tmp_path / "ledger", path)
+    assert _find(table, "resnet_20")[1]["changed"] == ["optimizer.weight_decay 0.0005 (recipe: 0.0001)"]
+
+
+def test_unfinished_and_broken_runs_are_named_and_left_out(capsys, tmp_path):
+    runs = tmp_path / "runs"
+    write_run(runs / "good", "resnet_20")
+    (write_run(runs / "stopped", "resnet_20", seed=1) / "summary.json").unlink()
+    (write_run(runs / "cut", "resnet_20", seed=2) / "summary.json").write_text('{"name": "resn')
+    (write_run(runs / "foreign", "resnet_20", seed=3) / "summary.json").write_text('{"accuracy": 1}')
+    (write_run(runs / "odd", "resnet_20", seed=4) / "config.json").write_text("[]")
+    summary = json.loads((write_run(runs / "nan", "resnet_20", seed=5) / "summary.json").read_text())
+    (runs / "nan" / "summary.json").write_text(json.dumps(summary | {"final_test_error": float("nan")}))
+    (runs / "notes").mkdir()
+    table, out = _report(capsys, tmp_path / "ledger", runs)
+    assert _find(table, "resnet_20")[0]["ours"]["seeds"] == [0]
+    told = [line for line in out.splitlines() if line.startswith("left out:")]
+    assert len(told) == 5
+    assert re.search(r"stopped: not finished \(3 of 164 epochs\)", out)
+    for name in (
+        "cut/summary.json: cannot be read",
+        "foreign: .*'name' is missing",
+        "odd/config.json: expected",
+        "nan: .*nan",
+    ):
+        assert re.search(name, out), out
+
+
+@pytest.mark.parametrize(("folder", "message"), [("nowhere", "no such folder"), (".", "holds no run")])
+def test_a_folder_without_runs_is_an_error_and_nothing_is_written(capsys, tmp_path, folder, message):
+    code, _, err = _main(capsys, tmp_path / folder, "--output", tmp_path / "ledger")
+    assert code == 2 and message in err and err.count("\n") == 1
+    assert not (tmp_path / "ledger").exists()
+
+
+def test_the_ledger_remembers_runs_whose_folders_are_gone(capsys, tmp_path):
+    runs, ledger = tmp_path / "runs", tmp_path / "ledger"
+    write_run(runs / "a", "resnet_20", (9.0,))
+    _report(capsys, ledger, runs)
+    shutil.rmtree(runs)
+    write_run(runs / "b", "resnet_20", (8.0,), seed=1)
+    table, _ = _report(capsys, ledger, runs)
+    assert _find(table, "resnet_20")[0]["ours"]["reported"]["mean"] == 8.5
+    # The same seed once more on the same machine is the same run, not a second one.
+    shutil.rmtree(runs)
+    write_run(runs / "again", "resnet_20", (8.4,), seed=1)
+    table, _ = _report(capsys, ledger, runs)
+    assert _find(table, "resnet_20")[0]["ours"]["reported"]["mean"] == pytest.approx(8.7)
+
+
+def test_the_readme_gets_the_table_between_its_two_lines(capsys, tmp_path):
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
+    run = write_run(tmp_path / "run", "resnet_20")
+    _report(capsys, tmp_path / "ledger", run, "--readme", readme)
+    once = readme.read_text()
+    assert once.startswith(f"before\n{report.BEGIN}\n") and once.endswith(f"{report.END}\nafter\n")
+    assert "old" not in once and "resnet_20" in once and "resnet_32" not in once and "not yet run" in once
+    _report(capsys, tmp_path / "ledger", "--readme", readme)
+    assert readme.read_text() == once
+    readme.write_text("no lines")
+    code, _, err = _main(capsys, "--output", tmp_path / "ledger", "--readme", readme)
+    assert code == 2 and "has no lines" in err and readme.read_text() == "no lines"
+
+
+def test_a_damaged_ledger_is_named_and_left_alone(capsys, tmp_path):
+    (tmp_path / "ledger.json").write_text('{"runs": [{}]}')
+    code, _, err = _main(capsys, "--output", tmp_path)
+    assert code == 2 and "not a ledger" in err and (tmp_path / "ledger.json").read_text() == '{"runs": [{}]}'
+
+
+def test_the_page_needs_no_other_file_and_shows_text_as_text(capsys, tmp_path):
+    path = write_run(tmp_path / "run", "resnet_20")
+    summary = json.loads((path / "summary.json").read_text())
+    (path / "summary.json").write_text(json.dumps(summary | {"hardware": "<img src=x>"}))
+    _report(capsys, tmp_path / "ledger", path)
+    text = (tmp_path / "ledger" / "ledger.html").read_text()
+    assert "&lt;img src=x&gt;" in text and not re.search(r"<(img|script|link)|https?://(?!github)[^ ]*\.(css|js)", text)
+
+
+def test_every_recipe_has_its_row():
+    table = rows([])
+    for program, configs in PROGRAMS.items():
+        assert set(configs) <= {row.config for row in table}, program
+    assert {row.dataset for row in table if row.config == "wrn_28_10"} >= {"cifar10", "cifar100"}
+    assert all(row.runs == () and row.deviation() is None for row in table)
+
+
+def test_the_committed_ledger_and_the_readme_are_what_the_command_writes(capsys, tmp_path):
+    """After a change of a recipe: python -m experiments.report --readme README.md"""
+    committed = ROOT / "experiments" / "ledger"
+    shutil.copytree(committed, tmp_path / "experiments" / "ledger")
+    shutil.copy(ROOT / "README.md", tmp_path)
+    assert read_ledger(committed / "ledger.json") is not None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        assert _main(capsys, "--readme", "README.md")[0] == 0
+    for name in ("experiments/ledger/ledger.json", "experiments/ledger/ledger.md", "README.md"):
+        assert (tmp_path / name).read_text() == (ROOT / name).read_text(), name
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        "--config wrn_28_10 --optimizer.no_nesterov --schedule.boundaries 10 20.5 --seed 3 --model.norm_scope 32",
+        "--config wrn_40_2_b131 --model.block_type None --schedule.boundaries --augmentation.no_flip",
+        "--config quickstart --model.name vgg_15 --model.width 32 --optimizer.learning_rate 0.0125 --dtype bfloat16",
+    ],
+)
+def test_the_command_of_a_run_is_read_as_the_same_config(flags):
+    name, named, config = parse(cifar.PROGRAM, CONFIGS, flags.split())
+    line = command(cifar.PROGRAM, name, changed_fields(named, config))
+    assert line.startswith(f"{cifar.PROGRAM} --config {name}")
+    assert parse(cifar.PROGRAM, CONFIGS, line.removeprefix(cifar.PROGRAM).split())[2] == config
