@@ -37,10 +37,10 @@ def parse(
     names, rest = _take_option(list(arguments), "--config")
     asks_help = any(argument in ("-h", "--help") for argument in rest)
     if not names and not asks_help:
-        raise InputError(f"--config NAME is missing; the configs are {', '.join(configs)} (see --help)")
+        raise InputError(f"--config NAME is missing, for example {next(iter(configs))} (--help lists all {len(configs)})")
     for name in names:
         if name not in configs:
-            raise InputError(f"unknown config {name!r}{did_you_mean(name, configs)} (all: {', '.join(configs)})")
+            raise InputError(f"unknown config {name!r}{did_you_mean(name, configs)} (--help lists all {len(configs)})")
     if len(set(names)) > 1:
         raise InputError(f"--config is given as {' and as '.join(names)}: choose one")
     name = names[0] if names else next(iter(configs))
