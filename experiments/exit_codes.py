@@ -21,8 +21,10 @@ def exit_code(command: Callable[[], Any], kept: str = "nothing was saved since t
       command: called once.
       kept: what Ctrl-C leaves, for those commands that do not handle it themselves.
     """
-    # Orbax logs a failed save with several stack traces; the error below says it in one line.
-    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    # Orbax logs a failed save with several stack traces, and asyncio those of its parts that nobody waits for any more;
+    # the error below says it in one line.
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         command()
     except (InputError, TrainingError) as error:

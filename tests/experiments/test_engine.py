@@ -228,13 +228,13 @@ def test_tensorboard_events_hold_each_epochs_values(tmp_path):
         assert seen[record["step"], "test_error"] == pytest.approx(record["test_error"])
 
 
-def test_pace_aims_at_a_second_without_jumping():
+def test_pace_aims_at_two_seconds_without_jumping():
     pace, counts = Pace(), []
     for _ in range(8):
         counts.append(pace.next(10**9))
         pace.observe(counts[-1], counts[-1] * 0.01)
-    assert counts[0] == 1 and counts[-1] == 100
+    assert counts[0] == 1 and counts[-1] == 200
     assert all(after <= 4 * before for before, after in zip(counts, counts[1:], strict=False))
-    pace.observe(100, 500.0)
+    pace.observe(200, 1000.0)
     assert pace.next(10**9) == 1
     assert Pace().next(0) == 0 and not math.isnan(pace.seconds_per_step)
