@@ -37,7 +37,9 @@ def parse(
     names, rest = _take_option(list(arguments), "--config")
     asks_help = any(argument in ("-h", "--help") for argument in rest)
     if not names and not asks_help:
-        raise InputError(f"--config NAME is missing, for example {next(iter(configs))} (--help lists all {len(configs)})")
+        raise InputError(
+            f"--config NAME is missing, for example {next(iter(configs))} (--help lists all {len(configs)})"
+        )
     for name in names:
         if name not in configs:
             raise InputError(f"unknown config {name!r}{did_you_mean(name, configs)} (--help lists all {len(configs)})")

@@ -78,6 +78,23 @@ class Task:
         splits = {"validation": self.validation_data, "test": self.test_data}
         return {split: data for split, data in splits.items() if data is not None}
 
+    def new_state(self, config: RunConfig, variables: Any = None) -> TrainState:
+        """The state before the first step, from `variables` or from the seed."""
+        shape, averages = image_shape(self.train_data), config.average_decay > 0
+        return train.create_state(self.model, self.optimizer, config.seed, shape, averages, variables)
+
+    def train_step(self, config: RunConfig, sharding: TrainState | None = None) -> Callable:
+        """The step of `resjax.train.make_train_step`; `sharding` is that of the state, where devices hold shares."""
+        return train.make_train_step(
+            self.model,
+            self.optimizer,
+            self.prepare,
+            average_decay=config.average_decay,
+            objective=self.objective,
+            micro_batches=config.micro_batches,
+            sharding=sharding if config.shard_state else None,
+        )
+
 
 class Engine:
     """One run of a task in a workdir.
@@ -161,21 +178,12 @@ class Engine:
         config, task, mesh = self._config, self._task, self._mesh
 
         def new_state(variables):
-            shape, averages = image_shape(task.train_data), config.average_decay > 0
-            return train.create_state(task.model, task.optimizer, config.seed, shape, averages, variables)
+            return task.new_state(config, variables)
 
         variables = None if task.variables is None else train.put_whole(task.variables, mesh)
         sharding = train.state_sharding(jax.eval_shape(new_state, variables), mesh, config.shard_state)
         self._state = jax.jit(new_state, out_shardings=sharding)(variables)
-        step = train.make_train_step(
-            task.model,
-            task.optimizer,
-            task.prepare,
-            average_decay=config.average_decay,
-            objective=task.objective,
-            micro_batches=config.micro_batches,
-            sharding=sharding if config.shard_state else None,
-        )
+        step = task.train_step(config, sharding)
         eval_step = task.eval_step or train.make_eval_step(task.model, task.normalize)
         self._zero = train.put_whole(task.zero, mesh)
         self._totals = self._zero

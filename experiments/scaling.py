@@ -136,8 +136,8 @@ def print_scaling_report(config: RunConfig, task: Task, console: Console) -> Non
 def _measure_step(config: RunConfig, task: Task, rounds: int = 5) -> float:
     """Seconds of a step on one device: the median of some dispatches of half a second and more."""
     mesh = train.data_mesh(jax.devices()[:1])
-    run_steps = train.make_run_steps(_train_step(config, task), config.batch_size, mesh)
-    state = jax.jit(lambda: _new_state(config, task), out_shardings=train.replicated(mesh))()
+    run_steps = train.make_run_steps(task.train_step(config), config.batch_size, mesh)
+    state = jax.jit(lambda: task.new_state(config), out_shardings=train.replicated(mesh))()
     zero, order = train.put_whole((task.zero, np.tile(np.arange(config.batch_size), _MOST_STEPS)), mesh)
     data = train.put_resident(tuple(array[: config.batch_size] for array in task.train_data), mesh)
 
@@ -162,7 +162,7 @@ def _step_collectives(config: RunConfig, task: Task) -> list[Collective]:
     if len(devices) == 1:
         raise InputError("--scaling_report: reads the step compiled for several CPU devices; set JAX_NUM_CPU_DEVICES=2")
     images = config.batch_size * len(devices)
-    state = jax.eval_shape(lambda: _new_state(config, task))
+    state = jax.eval_shape(lambda: task.new_state(config))
     sharding = train.state_sharding(state, mesh, config.shard_state)
     shapes = jax.tree.map(lambda leaf, s: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=s), state, sharding)
     split = train.batch_sharding(mesh)
@@ -170,7 +170,7 @@ def _step_collectives(config: RunConfig, task: Task) -> list[Collective]:
         jax.ShapeDtypeStruct((images, *array.shape[1:]), array.dtype, sharding=split) for array in task.train_data
     )
     step = jax.jit(
-        _train_step(config, task, sharding if config.shard_state else None),
+        task.train_step(config, sharding),
         out_shardings=(sharding, train.replicated(mesh)),
     )
     with plain_convolutions():
@@ -178,22 +178,5 @@ def _step_collectives(config: RunConfig, task: Task) -> list[Collective]:
 
 
 def _gradient_bytes(config: RunConfig, task: Task) -> int:
-    state = jax.eval_shape(lambda: _new_state(config, task))
+    state = jax.eval_shape(lambda: task.new_state(config))
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state.params))
-
-
-def _train_step(config: RunConfig, task: Task, sharding=None):
-    return train.make_train_step(
-        task.model,
-        task.optimizer,
-        task.prepare,
-        average_decay=config.average_decay,
-        objective=task.objective,
-        micro_batches=config.micro_batches,
-        sharding=sharding,
-    )
-
-
-def _new_state(config: RunConfig, task: Task) -> train.TrainState:
-    shape, averages = task.train_data[0].shape[1:], config.average_decay > 0
-    return train.create_state(task.model, task.optimizer, config.seed, shape, averages)

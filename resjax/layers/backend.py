@@ -31,7 +31,7 @@ def faster_forms() -> bool:
 
 @contextlib.contextmanager
 def plain_convolutions() -> Iterator[None]:
-    """What is traced inside holds XLA's own convolutions: the network as it is defined, not as a backend runs it."""
+    """What is traced inside holds XLA's own convolutions, pooling and BN: the network as it is defined."""
     token = _PLAIN.set(True)
     try:
         yield

@@ -91,10 +91,10 @@ def _moments(x, mesh):
 
 def _on_each_device(own, together, mesh, x, *others):
     """together(own(..), axis), where each device reads its own images; own(..) without a mesh."""
-    if mesh is None or x.ndim != 4 or x.shape[0] % mesh.size:
+    if mesh is None or mesh.size == 1 or x.ndim != 4 or x.shape[0] % mesh.size:
         return own(x, *others)
     (axis,) = mesh.axis_names
-    specs = [PartitionSpec(axis) if array.shape[0] == x.shape[0] else PartitionSpec() for array in (x, *others)]
+    specs = [PartitionSpec(axis) if array.shape == x.shape else PartitionSpec() for array in (x, *others)]
     return jax.shard_map(
         lambda *arrays: together(own(*arrays), axis),
         mesh=mesh,
