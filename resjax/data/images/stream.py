@@ -9,6 +9,7 @@ import dataclasses
 import multiprocessing
 import os
 import queue
+import random
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -256,8 +257,9 @@ class _BatchMaker:
         return _INVALID
 
 
-def _generator(seed: int, example: int) -> np.random.Generator:
-    return np.random.default_rng((seed, example))
+def _generator(seed: int, example: int) -> random.Random:
+    # Python's own: NumPy's takes four times as long to make one and draw the few numbers of a crop.
+    return random.Random(seed << 64 | example)
 
 
 def _grain_dataset(make: _BatchMaker, start: int, workers: int):

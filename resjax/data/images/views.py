@@ -5,6 +5,7 @@ A view is `view(image, rng, out)`: it fills uint8 `out`, of shape `view.shape`, 
 
 import dataclasses
 import math
+import random
 from typing import Protocol
 
 import numpy as np
@@ -23,7 +24,7 @@ class View(Protocol):
     @property
     def shape(self) -> tuple[int, ...]: ...
 
-    def __call__(self, image: EncodedImage, rng: np.random.Generator | None, out: np.ndarray) -> None: ...
+    def __call__(self, image: EncodedImage, rng: random.Random | None, out: np.ndarray) -> None: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,10 +49,10 @@ class RandomResizedCrop:
     def shape(self) -> tuple[int, ...]:
         return (self.size, self.size, 3)
 
-    def __call__(self, image: EncodedImage, rng: np.random.Generator, out: np.ndarray) -> None:
+    def __call__(self, image: EncodedImage, rng: random.Random, out: np.ndarray) -> None:
         resize_smooth(image, self.box(image.height, image.width, rng), out)
 
-    def box(self, height: int, width: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
+    def box(self, height: int, width: int, rng: random.Random) -> tuple[int, int, int, int]:
         """Top, left, height and width of a part of an image of `height` x `width` pixels."""
         low, high = self.aspect
         for _ in range(10):
@@ -59,8 +60,8 @@ class RandomResizedCrop:
             aspect = math.exp(rng.uniform(math.log(low), math.log(high)))
             box_width, box_height = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
             if 0 < box_width <= width and 0 < box_height <= height:
-                top, left = rng.integers(height - box_height + 1), rng.integers(width - box_width + 1)
-                return int(top), int(left), box_height, box_width
+                top, left = rng.randrange(height - box_height + 1), rng.randrange(width - box_width + 1)
+                return top, left, box_height, box_width
         # Too long an image: its largest central part of an allowed shape.
         box_width = min(width, round(height * high))
         box_height = min(height, round(width / low))
@@ -88,12 +89,12 @@ class RandomScaleCrop:
     def shape(self) -> tuple[int, ...]:
         return (self.size, self.size, 3)
 
-    def __call__(self, image: EncodedImage, rng: np.random.Generator, out: np.ndarray) -> None:
+    def __call__(self, image: EncodedImage, rng: random.Random, out: np.ndarray) -> None:
         resize_smooth(image, self.box(image.height, image.width, rng), out)
 
-    def box(self, height: int, width: int, rng: np.random.Generator) -> tuple[float, float, float, float]:
+    def box(self, height: int, width: int, rng: random.Random) -> tuple[float, float, float, float]:
         """Top, left, height and width of a part of an image of `height` x `width` pixels."""
-        side = self.size * min(height, width) / rng.integers(self.shortest, self.longest + 1)
+        side = self.size * min(height, width) / rng.randint(self.shortest, self.longest)
         top, left = rng.uniform(0, height - side), rng.uniform(0, width - side)
         return top, left, side, side
 
