@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import jax
+import numpy as np
 import tyro
 from rich.console import Console
 
@@ -125,8 +126,13 @@ def _constants(subject: Subject) -> dict[str, Any]:
     """The numbers that its input is normalised by, exactly."""
     if not isinstance(subject.normalize, Normalization):
         raise InputError("--save: this network's images are whitened, which no mean and std can say")
-    constants = {"mean": subject.normalize.mean.tolist(), "std": subject.normalize.std.tolist()}
+    constants = {name: _float32s(getattr(subject.normalize, name)) for name in ("mean", "std")}
     return constants | {"class_names": list(dataset_info(subject.dataset).class_names)}
+
+
+def _float32s(array: Any) -> list:
+    """Nested lists of the shortest numbers that float32 reads back as those of the array."""
+    return np.asarray(array, np.float32).astype(str).astype(float).tolist()
 
 
 if __name__ == "__main__":

@@ -89,7 +89,7 @@ def save_pretrained(
     directory.mkdir(parents=True, exist_ok=True)
     _replace(directory / WEIGHTS_FILE, weights)
     # Last: between the two, the old config is told by its digest from one that describes these weights.
-    _replace(directory / CONFIG_FILE, (json.dumps(config, indent=2) + "\n").encode())
+    _replace(directory / CONFIG_FILE, (_lines(config) + "\n").encode())
 
 
 def pretrained_info(directory: str | os.PathLike[str]) -> dict[str, Any]:
@@ -161,6 +161,15 @@ def _plain(about):
         return json.loads(json.dumps(dict(about), allow_nan=False))
     except (TypeError, ValueError) as error:
         raise InputError(f"about: expected a mapping that JSON can hold: {error}") from None
+
+
+def _lines(value, indent: str = "") -> str:
+    """JSON with a line for each key; arrays, which may hold the mean of every pixel, stay on the line of theirs."""
+    if not (isinstance(value, dict) and value):
+        return json.dumps(value)
+    inner = indent + "  "
+    entries = (f"{inner}{json.dumps(key)}: {_lines(entry, inner)}" for key, entry in value.items())
+    return "{\n" + ",\n".join(entries) + f"\n{indent}}}"
 
 
 def _check(arrays: dict[tuple[str, ...], np.ndarray], model: Network, source: str, way_out: str) -> None:
