@@ -1,7 +1,7 @@
 """What every network is made of."""
 
 from resjax.layers.activation import relu
-from resjax.layers.backend import plain_convolutions, split_batch
+from resjax.layers.backend import networks_in_a_loop, plain_convolutions, split_batch
 from resjax.layers.block import ORDERS, PRE_ACTIVATION, SHORTCUTS, ConvSpec, ResidualBlock
 from resjax.layers.conv import CONV_OUTPUT, Conv, conv2d
 from resjax.layers.gates import Gates, run_if_active, scale
@@ -50,6 +50,7 @@ __all__ = [
     "empty_moments",
     "initializer",
     "max_pool",
+    "networks_in_a_loop",
     "plain_convolutions",
     "relu",
     "run_if_active",

@@ -41,7 +41,7 @@ def plain_convolutions() -> Iterator[None]:
 
 @contextlib.contextmanager
 def split_batch(mesh: Mesh) -> Iterator[None]:
-    """What is traced inside reads batches that are split over `mesh`, along its one axis.
+    """What is traced inside reads batches that are split over `mesh`, along its one axis; of one device: are whole.
 
     Results do not depend on it; each device can then work on its own images where that is faster.
     """
@@ -55,3 +55,12 @@ def split_batch(mesh: Mesh) -> Iterator[None]:
 def mesh_of_batch() -> Mesh | None:
     """The mesh of `split_batch`; None outside of it."""
     return _MESH.get()
+
+
+def networks_in_a_loop() -> bool:
+    """Whether networks of one shape that share a device run one after another, not as one under `jax.vmap`.
+
+    On CPU they do: under `jax.vmap` their convolutions, with a kernel for each network, are grouped ones, which XLA
+    runs there in a naive kernel.
+    """
+    return jax.default_backend() == "cpu"

@@ -180,7 +180,8 @@ def _kernel_gradient(x, dy, kernel_shape, geometry, mesh):
     Left to XLA, they would meet in each trip of a loop: devices then wait for each other as often, and for ever where
     XLA starts another reduction on the threads that are left meanwhile.
     """
-    if mesh is not None and x.shape[0] % mesh.size == 0:
+    devices = jax.device_count() if mesh is None else mesh.size
+    if mesh is not None and devices > 1 and x.shape[0] % devices == 0:
         (axis,) = mesh.axis_names
 
         def own(x, dy):
@@ -190,7 +191,7 @@ def _kernel_gradient(x, dy, kernel_shape, geometry, mesh):
         # check_vma=False: loops would have to say of their zeros that they differ from device to device.
         gradient = jax.shard_map(own, mesh=mesh, in_specs=(split, split), out_specs=PartitionSpec(), check_vma=False)
         return gradient(x, dy)
-    return _device_gradient(x, dy, kernel_shape, geometry, may_be_split=jax.device_count() > 1)
+    return _device_gradient(x, dy, kernel_shape, geometry, may_be_split=devices > 1)
 
 
 def _device_gradient(x, dy, kernel_shape, geometry, may_be_split=False):

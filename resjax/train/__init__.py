@@ -13,6 +13,7 @@ from resjax.train.loop import (
 from resjax.train.metrics import NO_FAILURE, PixelTotals, Sums, TopTotals, Totals
 from resjax.train.optimizers import kernels, learning_rate_factors, not_biases, sgd
 from resjax.train.schedules import SCHEDULES, learning_rate_schedule
+from resjax.train.seeds import join_seeds, make_evaluate_seeds, make_run_seeds, seed_mesh, split_seeds
 from resjax.train.segmentation import (
     IGNORED,
     confusion_matrix,
@@ -58,6 +59,7 @@ __all__ = [
     "create_state",
     "data_mesh",
     "epoch_order",
+    "join_seeds",
     "kernels",
     "learning_rate_factor",
     "learning_rate_factors",
@@ -65,8 +67,10 @@ __all__ = [
     "make_crops_eval_step",
     "make_eval_step",
     "make_evaluate_batch",
+    "make_evaluate_seeds",
     "make_run_batch",
     "make_run_evaluation",
+    "make_run_seeds",
     "make_run_steps",
     "make_segmentation_eval_step",
     "make_train_step",
@@ -82,8 +86,10 @@ __all__ = [
     "read_variables",
     "replicated",
     "same_everywhere",
+    "seed_mesh",
     "segmentation",
     "sgd",
+    "split_seeds",
     "state_sharding",
     "top_classification",
     "wait_for_processes",

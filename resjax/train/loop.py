@@ -48,23 +48,32 @@ def make_run_steps(train_step: Callable, batch_size: int, mesh: Mesh, sharding: 
       InputError: where `batch_size` is not a multiple of the number of devices.
     """
     check_batch_size(batch_size, mesh)
-    whole, split = replicated(mesh), batch_sharding(mesh)
+    whole = replicated(mesh)
+    run_steps = steps_in_a_row(train_step, batch_size, mesh)
+    of_state = whole if sharding is None else sharding
+    return jax.jit(run_steps, donate_argnums=0, in_shardings=(of_state, *(whole,) * 5), out_shardings=(of_state, whole))
+
+
+def steps_in_a_row(
+    train_step: Callable, batch_size: int, mesh: Mesh, failed_step: Callable[[Sums], jax.Array] | None = None
+) -> RunSteps:
+    """The function that `make_run_steps` compiles, which ends early where `failed_step(totals)` is set."""
+    failed_step = failed_step or (lambda totals: totals.failed_step)
 
     def run_steps(state: TrainState, totals: Sums, data: Batch, order: jax.Array, first, count):
         def unfinished(carry):
             i, _, totals = carry
-            return (i < count) & (totals.failed_step == NO_FAILURE)
+            return (i < count) & (failed_step(totals) == NO_FAILURE)
 
         def body(carry):
             i, state, totals = carry
             index = lax.dynamic_slice(order, ((first + i) * batch_size,), (batch_size,))
-            batch = tuple(lax.with_sharding_constraint(array[index], split) for array in data)
+            batch = _split(tuple(array[index] for array in data), mesh)
             return i + 1, *_counted(train_step, mesh, state, totals, batch)
 
         return lax.while_loop(unfinished, body, (jnp.int32(0), state, totals))[1:]
 
-    of_state = whole if sharding is None else sharding
-    return jax.jit(run_steps, donate_argnums=0, in_shardings=(of_state, *(whole,) * 5), out_shardings=(of_state, whole))
+    return run_steps
 
 
 def make_run_batch(train_step: Callable, batch_size: int, mesh: Mesh, sharding: Any = None) -> RunSteps:
@@ -117,24 +126,34 @@ def make_run_evaluation(eval_step: Callable, batch_size: int, mesh: Mesh, shardi
       InputError: where `batch_size` is not a multiple of the number of devices.
     """
     check_batch_size(batch_size, mesh)
-    whole, split = replicated(mesh), batch_sharding(mesh)
+    whole = replicated(mesh)
+    evaluation = batches_in_a_row(eval_step, batch_size, mesh)
 
     def run_evaluation(variables: Any, totals: Sums, data: Batch, size, first, count) -> Sums:
-        variables = lax.with_sharding_constraint(variables, whole)
+        return evaluation(lax.with_sharding_constraint(variables, whole), totals, data, size, first, count)
 
+    of_variables = whole if sharding is None else sharding
+    return jax.jit(run_evaluation, in_shardings=(of_variables, *(whole,) * 5), out_shardings=whole)
+
+
+def batches_in_a_row(eval_step: Callable, batch_size: int, mesh: Mesh) -> Callable[..., Sums]:
+    """The function that `make_run_evaluation` compiles."""
+
+    def run_evaluation(variables: Any, totals: Sums, data: Batch, size, first, count) -> Sums:
         def body(i, totals):
             start = (first + i) * batch_size
-            batch = tuple(
-                lax.with_sharding_constraint(lax.dynamic_slice_in_dim(array, start, batch_size), split)
-                for array in data
-            )
+            batch = _split(tuple(lax.dynamic_slice_in_dim(array, start, batch_size) for array in data), mesh)
             sums = eval_step(variables, batch, start + jnp.arange(batch_size) < size)
             return _add(totals, sums)
 
         return lax.fori_loop(0, count, body, totals)
 
-    of_variables = whole if sharding is None else sharding
-    return jax.jit(run_evaluation, in_shardings=(of_variables, *(whole,) * 5), out_shardings=whole)
+    return run_evaluation
+
+
+def _split(batch: Batch, mesh: Mesh) -> Batch:
+    """The batch, each device with its own images."""
+    return lax.with_sharding_constraint(batch, batch_sharding(mesh)) if mesh.size > 1 else batch
 
 
 def _counted(train_step, mesh: Mesh, state: TrainState, totals: Sums, batch: Batch) -> tuple[TrainState, Sums]:
