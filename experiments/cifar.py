@@ -85,7 +85,7 @@ def run(name: str, named: NamedConfig, config: Config, console: Console) -> dict
         train_data=train_data,
         test_data=test_data,
         validation_data=validation_data,
-        title=f"{name}: {config.model.name} on {config.dataset}, {config.epochs} epochs, seed {config.seed}",
+        title=f"{name}: {config.model.name} on {config.dataset}, {config.epochs} epochs",
         published=published.test_error if published else None,
         published_label=label,
         objective=train.classification(config.label_smoothing),

@@ -10,13 +10,16 @@ from experiments.measure import TEST_ERROR, Measure
 
 
 class CurvesDrawer:
-    """Draws the curves in a thread of its own, beside the next epoch's training. A context manager.
+    """Draws the curves in a thread, beside the next epoch's training.
 
-    Args: those of `draw_curves`.
+    Args:
+      thread: of one worker, which may draw for several.
+      others: those of `draw_curves`.
     """
 
     def __init__(
         self,
+        thread: concurrent.futures.Executor,
         path: pathlib.Path,
         title: str,
         published: float | None,
@@ -25,14 +28,8 @@ class CurvesDrawer:
     ):
         self._arguments = (title, published, published_label, measure)
         self._path = path
-        self._thread = concurrent.futures.ThreadPoolExecutor(1)
+        self._thread = thread
         self._drawing: concurrent.futures.Future | None = None
-
-    def __enter__(self) -> "CurvesDrawer":
-        return self
-
-    def __exit__(self, *error) -> None:
-        self._thread.shutdown()
 
     def draw(self, records: Sequence[dict[str, Any]], wait: bool) -> None:
         """Redraws the file; raises what the drawing before it raised.

@@ -1,10 +1,11 @@
 """The training loop of every experiment: dispatch, watch, evaluate, save, stop, resume."""
 
 import collections
+import concurrent.futures
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -15,17 +16,17 @@ from rich.console import Console
 
 from experiments.agreement import Agreement, Decision
 from experiments.configs.base import RunConfig
-from experiments.curves import CurvesDrawer
 from experiments.feeds import Data, count_images, image_shape, make_feed
 from experiments.interrupt import Interrupted, InterruptRequest
 from experiments.measure import TEST_ERROR, Measure
 from experiments.pace import Pace
 from experiments.progress import ProgressDisplay
+from experiments.seed_run import SeedRun, step_to_go_on_from
 from experiments.workdir import Workdir
 from resjax import train
 from resjax.data.images import StreamError
 from resjax.errors import InputError
-from resjax.train import NO_FAILURE, Checkpoints, Sums, Totals, TrainState
+from resjax.train import NO_FAILURE, Sums, Totals, TrainState
 
 _MOST_STEPS = 2**30
 
@@ -45,7 +46,7 @@ class Task:
       normalize: normalisation of test images.
       train_data, test_data: uint8 images [N, H, W, C] and int32 labels [N], or what else `prepare` takes; or both as
         streams.
-      title: of the figure.
+      title: of the figure, without the seed.
       published: the published value of the measure in percent, or None.
       published_label: of the published value.
       measure: the number that the run is judged by.
@@ -78,10 +79,11 @@ class Task:
         splits = {"validation": self.validation_data, "test": self.test_data}
         return {split: data for split, data in splits.items() if data is not None}
 
-    def new_state(self, config: RunConfig, variables: Any = None) -> TrainState:
-        """The state before the first step, from `variables` or from the seed."""
+    def new_state(self, config: RunConfig, variables: Any = None, seed: int | jax.Array | None = None) -> TrainState:
+        """The state before the first step, from `variables` or from the seed (default: the config's)."""
         shape, averages = image_shape(self.train_data), config.average_decay > 0
-        return train.create_state(self.model, self.optimizer, config.seed, shape, averages, variables)
+        seed = config.seed if seed is None else seed
+        return train.create_state(self.model, self.optimizer, seed, shape, averages, variables)
 
     def train_step(self, config: RunConfig, sharding: TrainState | None = None) -> Callable:
         """The step of `resjax.train.make_train_step`; `sharding` is that of the state, where devices hold shares."""
@@ -97,35 +99,55 @@ class Task:
 
 
 class Engine:
-    """One run of a task in a workdir.
+    """One run of a task in a workdir, or those of several seeds at once.
 
     Args:
       config: the recipe.
       task: what is trained.
-      workdir: where the files go.
+      workdir: where the files go; those of several seeds each into a workdir of its own inside, see `Workdir.of_seed`.
       resolved: JSON that is saved with each checkpoint.
       console: where progress is written.
       devices: to train on; default all.
+      seeds: several to train together, each on one device; None is the config's alone, on all devices.
     """
 
-    def __init__(self, config: RunConfig, task: Task, workdir: Workdir, resolved: dict, console: Console, devices=None):
-        self._config, self._task, self._workdir, self._resolved = config, task, workdir, resolved
-        self._mesh = train.data_mesh(devices)
+    def __init__(
+        self,
+        config: RunConfig,
+        task: Task,
+        workdir: Workdir,
+        resolved: dict,
+        console: Console,
+        devices: Sequence[jax.Device] | None = None,
+        seeds: Sequence[int] | None = None,
+    ):
+        self._config, self._task, self._workdir = config, task, workdir
+        self._devices = jax.devices() if devices is None else devices
+        self._mesh = train.data_mesh(self._devices if seeds is None else self._devices[:1])
         train.check_batch_size(config.batch_size, self._mesh)
         train.check_batch_size(config.eval_batch_size, self._mesh)
+        if seeds is None:
+            self.runs = [SeedRun(config.seed, task, workdir, resolved)]
+        else:
+            self.runs = [SeedRun(seed, task, workdir.of_seed(seed), resolved_of_seed(resolved, seed)) for seed in seeds]
         self._steps_per_epoch = count_images(task.train_data) // config.batch_size
         self._display = ProgressDisplay(config.epochs, self._steps_per_epoch, console, task.measure)
         self._request = InterruptRequest()
         self._agreement = Agreement(self._mesh, self._request)
         self._pace, self._test_pace = Pace(), Pace()
-        self._curves = CurvesDrawer(workdir.curves, task.title, task.published, task.published_label, task.measure)
         self._epoch_seconds = 0.0
         self._last_save = time.monotonic()
-        self.records: list[dict[str, Any]] = []
-        """The lines of metrics.jsonl, one for each completed epoch."""
 
-    def run(self) -> TrainState:
-        """Trains to the end, from the newest checkpoint of the workdir where there is one; returns the final state.
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl, one for each completed epoch; of the first of several seeds."""
+        return self.runs[0].records
+
+    def run(self) -> TrainState | list[TrainState]:
+        """Trains to the end, from the newest checkpoint of the workdir where there is one.
+
+        Returns:
+          The final state; of several seeds a list of theirs, on the host.
 
         Raises:
           TrainingError: at a loss that is not finite, or where a file cannot be written.
@@ -135,16 +157,16 @@ class Engine:
         task = self._task
         try:
             with contextlib.ExitStack() as stack:
-                for context in (self._request, self._curves, self._display):
-                    stack.enter_context(context)
-                self._checkpoints = checkpoints = stack.enter_context(Checkpoints(self._workdir.checkpoints))
+                stack.enter_context(self._request)
+                # One thread for the curves of all seeds: matplotlib does not promise to draw in several at once.
+                thread = stack.enter_context(concurrent.futures.ThreadPoolExecutor(1))
+                stack.enter_context(self._display)
+                for run in self.runs:
+                    run.open(stack, thread)
                 self._set_up(stack)
-                if self._config.tensorboard and self._workdir.writes:
-                    from tensorboardX import SummaryWriter
-
-                    # What an earlier process wrote after the step that we go on from no longer counts.
-                    events = SummaryWriter(str(self._workdir.tensorboard), purge_step=self._start + 1)
-                    self._events = stack.enter_context(events)
+                if self._config.tensorboard:
+                    for run in self.runs:
+                        run.open_events(stack, self._start)
                 try:
                     while self._epoch < self._config.epochs:
                         self._train_epoch()
@@ -153,13 +175,15 @@ class Engine:
                         self._agreement.check()
                 except Interrupted as stop:
                     self._save()
-                    checkpoints.wait()
+                    for run in self.runs:
+                        run.wait()
                     self._display.message(
-                        f"stopped by {stop} at step {int(self._state.step)}: saved in {self._workdir.checkpoints};"
+                        f"stopped by {stop} at step {self._step}: saved in {self._where()};"
                         " run the same command again to go on from there"
                     )
                     raise
-                return self._state
+                states = self._feed.split(self._state)
+                return states if len(states) > 1 else states[0]
         except jax.errors.JaxRuntimeError as error:
             if jax.process_count() == 1:
                 raise
@@ -177,42 +201,48 @@ class Engine:
         """Compiled functions, the feed, and the state: new, or the newest checkpoint's."""
         config, task, mesh = self._config, self._task, self._mesh
 
-        def new_state(variables):
-            return task.new_state(config, variables)
+        def new_state(variables, seed):
+            return task.new_state(config, variables, seed)
 
         variables = None if task.variables is None else train.put_whole(task.variables, mesh)
-        sharding = train.state_sharding(jax.eval_shape(new_state, variables), mesh, config.shard_state)
-        self._state = jax.jit(new_state, out_shardings=sharding)(variables)
-        step = task.train_step(config, sharding)
-        eval_step = task.eval_step or train.make_eval_step(task.model, task.normalize)
-        self._zero = train.put_whole(task.zero, mesh)
-        self._totals = self._zero
-        self._start = 0
-        latest = self._checkpoints.latest_step
-        if not train.same_everywhere(-1 if latest is None else latest):
+        shapes = jax.eval_shape(new_state, variables, config.seed)
+        sharding = train.state_sharding(shapes, mesh, config.shard_state)
+        new_state = jax.jit(new_state, out_shardings=sharding)
+        states = [new_state(variables, run.seed) for run in self.runs]
+        zero = train.put_whole(task.zero, mesh)
+        totals = [zero for _ in self.runs]
+        self._start = step_to_go_on_from([run.saved_steps for run in self.runs])
+        if not train.same_everywhere(-1 if self._start is None else self._start):
             raise InputError(
-                f"the processes of this run see different checkpoints in {self._workdir.checkpoints} (process"
-                f" {jax.process_index()}: step {latest}): --workdir must be a folder that all of them share"
+                f"the processes of this run see different checkpoints in {self._where()} (process"
+                f" {jax.process_index()}: step {self._start}): --workdir must be a folder that all of them share"
             )
-        if latest is not None:
+        if self._start is None:
+            raise InputError(f"the seeds in {self._workdir.path} are at different steps: train them one by one")
+        if self._start:
             try:
-                restored = self._checkpoints.restore(self._state, totals=self._zero)
+                restored = [run.restore(state, zero, self._start) for run, state in zip(self.runs, states, strict=True)]
             except train.CheckpointError as error:
                 raise TrainingError(f"{error}, or start anew with --resume never") from error
-            self._workdir.check_same(restored.run["config"], self._resolved["config"])
-            self._state, self._totals = restored.state, restored.totals
-            self._start = int(self._state.step)
-            self._epoch_seconds = restored.run["epoch_seconds"]
-            self._display.message(f"resuming at step {self._start} from {self._workdir.checkpoints}")
-        self._workdir.start(self._resolved)
-        data = (task.train_data, task.held_out())
-        self._feed = make_feed(config, *data, step, eval_step, mesh, sharding, self._start, self._display.message)
+            states, totals = ([getattr(each, name) for each in restored] for name in ("state", "totals"))
+            self._epoch_seconds = restored[0].run["epoch_seconds"]
+            self._display.message(f"resuming at step {self._start} from {self._where()}")
+        for run in self.runs:
+            run.start(self._start)
+        self._feed = make_feed(
+            *(config, [run.seed for run in self.runs], task.train_data, task.held_out()),
+            *(task.train_step(config, sharding), task.eval_step or train.make_eval_step(task.model, task.normalize)),
+            *(mesh, self._devices, sharding, self._start, self._display.message),
+        )
         stack.callback(self._feed.close)
+        self._state, self._totals, self._zero = map(self._feed.join, (states, totals, [zero for _ in self.runs]))
         self._step = self._start
-        self.records = self._workdir.read_metrics(up_to_step=self._start)
         trained, within = divmod(self._step, self._steps_per_epoch)
-        evaluated = any(record["epoch"] == trained for record in self.records)
+        evaluated = all(any(record["epoch"] == trained for record in run.records) for run in self.runs)
         self._epoch = trained - 1 if trained and not within and not evaluated else trained
+        if self._epoch < trained:  # some of several seeds may be
+            for run in self.runs:
+                run.start(self._start - 1)
         if self._step == self._epoch * self._steps_per_epoch:
             self._totals, self._epoch_seconds = self._zero, 0.0
         if self._step < config.epochs * self._steps_per_epoch:
@@ -254,29 +284,30 @@ class Engine:
 
     def _observe(self, count: int, totals: Sums, outcome: jax.Array | None, factor, step: int, mark: float) -> float:
         """Waits for a dispatch that ends at `step`, started or unblocked at `mark`; returns the time it was done."""
-        totals = jax.device_get(totals)
+        each = jax.device_get(self._feed.split(totals))
         self._agreement.learn(outcome)
         now = time.monotonic()
         self._pace.observe(count, now - mark)
-        self._epoch_seconds += now - mark
-        if totals.failed_step != NO_FAILURE:
-            raise TrainingError(
-                f"the loss or its gradient is not finite at step {int(totals.failed_step)} (epoch"
-                f" {self._epoch + 1}): training stopped. {self._what_is_left()} A smaller"
-                " --optimizer.learning_rate, a warm-up (--schedule.warmup_epochs) or --optimizer.clip_norm may help"
-            )
+        self._epoch_seconds += (now - mark) / len(self.runs)
+        for run, totals in zip(self.runs, each, strict=True):
+            if totals.failed_step != NO_FAILURE:
+                raise TrainingError(
+                    f"{self._of_seed(run)}the loss or its gradient is not finite at step {int(totals.failed_step)}"
+                    f" (epoch {self._epoch + 1}): training stopped. {self._what_is_left()} A smaller"
+                    " --optimizer.learning_rate, a warm-up (--schedule.warmup_epochs) or --optimizer.clip_norm may help"
+                )
         values = {
-            "loss": totals.mean_loss(),
-            "accuracy": totals.accuracy(),
-            "learning_rate": self._learning_rate(step, factor),
-            "images_per_second": self._config.batch_size / self._pace.seconds_per_step,
+            "loss": np.mean([totals.mean_loss() for totals in each]),
+            "accuracy": np.mean([totals.accuracy() for totals in each]),
+            "learning_rate": np.mean(self._learning_rates(step, factor)),
+            "images_per_second": self._config.batch_size * len(each) / self._pace.seconds_per_step,
         }
         done = step - self._epoch * self._steps_per_epoch
         self._display.training(self._epoch + 1, done, values, self._seconds_left(step))
         return now
 
-    def _evaluate(self, split: str) -> tuple[Sums, float]:
-        """Evaluates on all images of a split; returns the sums and the seconds it took."""
+    def _evaluate(self, split: str) -> tuple[list[Sums], float]:
+        """Evaluates on all images of a split; returns the sums of each seed and its share of the seconds it took."""
         batches = -(-count_images(self._task.held_out()[split]) // self._config.eval_batch_size)
         begin = mark = time.monotonic()
         totals, done = self._zero, 0
@@ -292,65 +323,78 @@ class Engine:
             self._test_pace.observe(count, now - mark)
             mark = now
             self._display.testing(self._epoch + 1, done, batches)
-        return jax.device_get(totals), time.monotonic() - begin
+        return jax.device_get(self._feed.split(totals)), (time.monotonic() - begin) / len(self.runs)
 
-    def _record_epoch(self, evaluated: dict[str, tuple[Sums, float]]) -> None:
-        """Keeps the state if it is the best so far, and writes the epoch's line, the curves and the events."""
-        trained = jax.device_get(self._totals)
-        record = {
-            "epoch": self._epoch + 1,
-            "step": self._step,
-            "learning_rate": self._learning_rate(self._step, train.learning_rate_factor(self._state.opt_state)),
-            "train_loss": trained.mean_loss(),
-            "first_layer_gradient": trained.mean_first_layer_gradient(),
-            **self._task.measure.record(trained, "train"),
-            "images_per_second": int(trained.images) / max(self._epoch_seconds, 1e-9),
-            "train_seconds": self._epoch_seconds,
-            "test_seconds": sum(seconds for _, seconds in evaluated.values()),
-        }
-        for split, (sums, _) in evaluated.items():
-            record |= {f"{split}_loss": sums.mean_loss(), **self._task.measure.record(sums, split)}
-        best, lack = self._checkpoints.best_error(), self._task.measure.lack(record)
-        if best is None or lack < best:
-            self._checkpoints.save_best(self._state, self._totals, self._run_json(), lack)
-        self._workdir.append_metrics(record)
-        self.records.append(record)
+    def _record_epoch(self, evaluated: dict[str, tuple[list[Sums], float]]) -> None:
+        """Writes the epoch's line of each seed, and what else `SeedRun.record` writes."""
+        trained = jax.device_get(self._feed.split(self._totals))
+        rates = self._learning_rates(self._step, train.learning_rate_factor(self._state.opt_state))
+        states, totals, records = self._feed.split(self._state), self._feed.split(self._totals), []
+        last = self._epoch + 1 == self._config.epochs
+        for i, run in enumerate(self.runs):
+            record = {
+                "epoch": self._epoch + 1,
+                "step": self._step,
+                "learning_rate": rates[i],
+                "train_loss": trained[i].mean_loss(),
+                "first_layer_gradient": trained[i].mean_first_layer_gradient(),
+                **self._task.measure.record(trained[i], "train"),
+                "images_per_second": int(trained[i].images) / max(self._epoch_seconds, 1e-9),
+                "train_seconds": self._epoch_seconds,
+                "test_seconds": sum(seconds for _, seconds in evaluated.values()),
+            }
+            for split, (sums, _) in evaluated.items():
+                record |= {f"{split}_loss": sums[i].mean_loss(), **self._task.measure.record(sums[i], split)}
+            run.record(record, states[i], totals[i], self._epoch_seconds, last)
+            records.append(record)
         self._epoch += 1
         self._totals, self._epoch_seconds = self._zero, 0.0
-        self._display.epoch_done(record)
-        if not self._workdir.writes:
-            return
-        self._curves.draw(self.records, wait=self._epoch == self._config.epochs)
-        if self._config.tensorboard:
-            for key in record.keys() - {"epoch", "step"}:
-                if np.ndim(record[key]) == 0:
-                    self._events.add_scalar(key, record[key], record["step"])
-            self._events.flush()
+        self._display.epoch_done(records)
 
-    def _learning_rate(self, step: int, factor: jax.Array | float) -> float:
-        """Learning rate of the last of `step` steps, which a warm-up multiplied by `factor`."""
-        # Seven digits are all that a float32 rate has: 0.1, not 0.10000000149011612.
-        return float(f"{float(factor) * float(self._task.schedule(max(step - 1, 0))):.7g}")
+    def _learning_rates(self, step: int, factor: jax.Array | float) -> list[float]:
+        """Of each seed the learning rate of the last of `step` steps, which a warm-up multiplied by `factor`."""
+        rates = np.asarray(factor, np.float64) * float(self._task.schedule(max(step - 1, 0)))
+        # Seven digits are all that a float32 rate has: 0.1, not 0.10000000149011612. A stack may repeat the last seed.
+        return [float(f"{rate:.7g}") for rate in np.broadcast_to(rates, rates.shape or len(self.runs))][
+            : len(self.runs)
+        ]
 
     def _seconds_left(self, step: int) -> float:
         steps = self._config.epochs * self._steps_per_epoch - step
         tests = [record["test_seconds"] for record in self.records[-1:]]
-        return steps * self._pace.seconds_per_step + sum(tests) * (self._config.epochs - self._epoch)
+        epochs = self._config.epochs - self._epoch
+        return steps * self._pace.seconds_per_step + sum(tests) * len(self.runs) * epochs
 
     def _save_is_due(self) -> bool:
         return time.monotonic() - self._last_save > 60 * self._config.checkpoint_minutes
 
     def _save(self) -> None:
-        self._checkpoints.save(self._state, self._totals, self._run_json())
+        # Before any seed replaces an older checkpoint the last one is on disk for all: they share a step at any time.
+        if len(self.runs) > 1:
+            for run in self.runs:
+                run.wait()
+        states, totals = self._feed.split(self._state), self._feed.split(self._totals)
+        for run, of_run in zip(self.runs, zip(states, totals, strict=True), strict=True):
+            run.save(*of_run, self._epoch_seconds)
         self._last_save = time.monotonic()
         self._agreement.saved()
 
-    def _run_json(self) -> dict[str, Any]:
-        return {**self._resolved, "epoch_seconds": self._epoch_seconds}
+    def _of_seed(self, run: SeedRun) -> str:
+        return f"seed {run.seed}: " if len(self.runs) > 1 else ""
+
+    def _where(self) -> str:
+        """The checkpoints, for a person."""
+        several = len(self.runs) > 1
+        return str(self._workdir.path / "seed_*" / "checkpoints") if several else str(self.runs[0].workdir.checkpoints)
 
     def _what_is_left(self) -> str:
         """What a run that failed leaves to go on from."""
-        step = self._checkpoints.latest_step if hasattr(self, "_checkpoints") else None
-        if step is None:
+        step = step_to_go_on_from([run.saved_steps for run in self.runs])
+        if not step:
             return "No checkpoint was written yet."
-        return f"The last good checkpoint is of step {step}, in {self._workdir.checkpoints}."
+        return f"The last good checkpoint is of step {step}, in {self._where()}."
+
+
+def resolved_of_seed(resolved: dict[str, Any], seed: int) -> dict[str, Any]:
+    """The resolved config of a run with another seed."""
+    return resolved | {"config": resolved["config"] | {"seed": seed}}

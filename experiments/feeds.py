@@ -1,7 +1,7 @@
 """Where the images of a step come from: arrays on the devices, or streams that arrive while training goes on."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import jax
@@ -72,7 +72,15 @@ def image_shape(data: Data) -> tuple[int, int, int]:
 
 
 class Feed(Protocol):
-    """Takes steps on images that it has."""
+    """Takes steps on images that it has, for one seed, or for several of which each has its own state and sums."""
+
+    def join(self, trees: Sequence[Any]) -> Any:
+        """The states, or the sums, of the seeds as the other methods take them."""
+        ...
+
+    def split(self, tree: Any) -> list[Any]:
+        """The reverse of `join`."""
+        ...
 
     def train(self, state: TrainState, totals: Sums, epoch: int, first: int, count: int) -> tuple[TrainState, Sums]:
         """Takes `count` steps from step `first` of an epoch on; none compiles."""
@@ -89,11 +97,13 @@ class Feed(Protocol):
 
 def make_feed(
     config: RunConfig,
+    seeds: Sequence[int],
     train_data: Data,
     held_out: dict[str, Data],
     train_step: Callable,
     eval_step: Callable,
     mesh: Mesh,
+    devices: Sequence[jax.Device],
     sharding: TrainState,
     start: int,
     report: Callable[[str], None],
@@ -101,39 +111,52 @@ def make_feed(
     """The feed of a task.
 
     Args:
-      config: batch sizes and the seed.
+      config: batch sizes.
+      seeds: one, or several to train together, which needs images in memory.
       train_data: the images to train on.
       held_out: those to evaluate on, by name.
       train_step, eval_step: see `resjax.train`.
       mesh: the devices that share a batch.
+      devices: those that several seeds share.
       sharding: of each array of the state.
       start: the step to begin with.
       report: gets messages for a person.
     """
     if isinstance(train_data, StreamedImages):
         return _Streamed(config, train_data, held_out, train_step, eval_step, mesh, sharding, start, report)
-    return _Resident(config, train_data, held_out, train_step, eval_step, mesh, sharding)
+    if len(seeds) > 1:
+        return _ResidentOfSeeds(config, seeds, train_data, held_out, train_step, eval_step, devices)
+    return _ResidentOfOne(config, seeds, train_data, held_out, train_step, eval_step, mesh, sharding)
+
+
+class _OfOneSeed:
+    """State and sums are those of the seed."""
+
+    def join(self, trees):
+        (tree,) = trees
+        return tree
+
+    def split(self, tree):
+        return [tree]
 
 
 class _Resident:
     """Every image on every device; an epoch's order is drawn there too."""
 
-    def __init__(self, config, train_data, held_out, train_step, eval_step, mesh, sharding):
-        self._run_steps = train.make_run_steps(train_step, config.batch_size, mesh, sharding)
-        self._run_evaluation = train.make_run_evaluation(eval_step, config.eval_batch_size, mesh, sharding.variables)
-        self._mesh = mesh
+    def __init__(self, config, seeds, train_data, held_out, run_steps, run_evaluation, mesh):
+        self._run_steps, self._run_evaluation, self._mesh = run_steps, run_evaluation, mesh
         self._train_data = train.put_resident(train_data, mesh)
         self._held_out = {
             split: (train.put_resident(data, mesh, config.eval_batch_size), len(data[0]))
             for split, data in held_out.items()
         }
-        self._seed, self._train_size = config.seed, len(train_data[0])
+        self._seeds, self._train_size = seeds, len(train_data[0])
         self._epoch, self._order = None, None
 
     def train(self, state, totals, epoch, first, count):
         if epoch != self._epoch:
-            order = train.epoch_order(self._seed, epoch, size=self._train_size)
-            self._epoch, self._order = epoch, train.put_whole(order, self._mesh)
+            orders = [train.epoch_order(seed, epoch, size=self._train_size) for seed in self._seeds]
+            self._epoch, self._order = epoch, self._put_orders(orders)
         return self._run_steps(state, totals, self._train_data, self._order, first, count)
 
     def evaluate(self, split, variables, totals, first, count):
@@ -143,7 +166,33 @@ class _Resident:
         pass
 
 
-class _Streamed:
+class _ResidentOfOne(_OfOneSeed, _Resident):
+    def __init__(self, config, seeds, train_data, held_out, train_step, eval_step, mesh, sharding):
+        run_steps = train.make_run_steps(train_step, config.batch_size, mesh, sharding)
+        run_evaluation = train.make_run_evaluation(eval_step, config.eval_batch_size, mesh, sharding.variables)
+        super().__init__(config, seeds, train_data, held_out, run_steps, run_evaluation, mesh)
+
+    def _put_orders(self, orders):
+        return train.put_whole(*orders, self._mesh)
+
+
+class _ResidentOfSeeds(_Resident):
+    def __init__(self, config, seeds, train_data, held_out, train_step, eval_step, devices):
+        mesh = train.seed_mesh(len(seeds), devices)
+        run_steps = train.make_run_seeds(train_step, config.batch_size, len(seeds), mesh)
+        run_evaluation = train.make_evaluate_seeds(eval_step, config.eval_batch_size, mesh)
+        super().__init__(config, seeds, train_data, held_out, run_steps, run_evaluation, mesh)
+
+    def join(self, trees):
+        return train.join_seeds(trees, self._mesh)
+
+    def split(self, tree):
+        return train.split_seeds(tree, len(self._seeds))
+
+    _put_orders = join
+
+
+class _Streamed(_OfOneSeed):
     """Batches that workers decode and a thread copies to the devices; their order is a function of (seed, step)."""
 
     def __init__(self, config, train_data, held_out, train_step, eval_step, mesh, sharding, start, report):

@@ -112,7 +112,7 @@ def run(name: str, named: NamedImagenet, config: ImagenetConfig, console: Consol
         normalize=NORMALIZE,
         train_data=StreamedImages(dataset.train, (train_view(config),), workers, config.repeats, skip),
         test_data=StreamedImages(dataset.test, eval_views(config), workers, skip_broken=skip),
-        title=f"{name}: {config.model.name} on {config.dataset}, {config.epochs} epochs, seed {config.seed}",
+        title=f"{name}: {config.model.name} on {config.dataset}, {config.epochs} epochs",
         published=published.test_error if published else None,
         published_label=label,
         measure=TOP_ERROR,

@@ -1,6 +1,8 @@
 """What a person sees while a run trains: a live bar on a terminal, plain lines elsewhere."""
 
+import statistics
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
@@ -62,8 +64,10 @@ class ProgressDisplay:
         """Shows the state within an evaluation."""
         self._show(epoch, batch, batches, "evaluating")
 
-    def epoch_done(self, record: dict[str, Any]) -> None:
-        """Leaves one line for a completed epoch."""
+    def epoch_done(self, records: Sequence[dict[str, Any]]) -> None:
+        """Leaves one line for a completed epoch, with the means of the records, one for each seed."""
+        shown = ("train_loss", "train_accuracy", "test_loss", self._measure.key, "learning_rate", "images_per_second")
+        record = records[0] | {key: statistics.mean(record[key] for record in records) for key in shown}
         self.message(
             f"epoch {record['epoch']:>3}/{self._epochs}  step {record['step']}  train loss {record['train_loss']:.4f}"
             f"  acc {record['train_accuracy']:.4f}  test loss {record['test_loss']:.4f}"

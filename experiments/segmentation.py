@@ -94,7 +94,7 @@ def run(name: str, named: NamedSegmentation, config: SegmentationConfig, console
         normalize=normalize,
         train_data=train_data,
         test_data=test_data,
-        title=f"{name}: {config.model.name} on {config.dataset}, {config.epochs} epochs, seed {config.seed}",
+        title=f"{name}: {config.model.name} on {config.dataset}, {config.epochs} epochs",
         published=named.published if is_published else None,
         published_label=label,
         measure=dataclasses.replace(MEAN_IOU, training_loss=hard) if config.ohem_threshold else MEAN_IOU,

@@ -19,9 +19,9 @@ METRIC_KEYS = {
     "test_loss": "mean cross-entropy over the test images, each counted once",
     "test_accuracy": "share of the test images, in [0, 1]",
     "test_error": "100 * (1 - test_accuracy), in percent",
-    "images_per_second": "training images per second, without evaluation and compilation",
-    "train_seconds": "seconds of training in this epoch",
-    "test_seconds": "seconds of evaluation",
+    "images_per_second": "training images per second, without evaluation and compilation; of all seeds together",
+    "train_seconds": "seconds of training in this epoch; of seeds that are trained together each has its share",
+    "test_seconds": "seconds of evaluation, likewise",
 }
 """Keys of each line of metrics.jsonl, one line an epoch."""
 
@@ -64,6 +64,10 @@ class Workdir:
             self.path / name for name in ("config.json", "metrics.jsonl", "summary.json")
         )
 
+    def of_seed(self, seed: int) -> "Workdir":
+        """The workdir inside this one of one of the seeds that are trained together."""
+        return Workdir(self.path / f"seed_{seed}", self.writes)
+
     def check_config(self, config: RunConfig) -> None:
         """Raises InputError where the folder holds the run of another config."""
         if not self._config.exists():
@@ -89,6 +93,18 @@ class Workdir:
     def holds_run(self) -> bool:
         """Whether a run was started here."""
         return self._config.exists() or self.checkpoints.exists()
+
+    def runs(self) -> list["Workdir"]:
+        """The runs that were started here: this one, and those of seeds that were trained together."""
+        return [each for each in (self, *map(Workdir, sorted(self.path.glob("seed_*")))) if each.holds_run()]
+
+    def is_finished(self) -> bool:
+        """Whether the run was trained to its end."""
+        return self._summary.exists()
+
+    def saved_steps(self) -> list[int]:
+        """Steps of the checkpoints that a run can go on from, ascending."""
+        return sorted(int(path.name) for path in (self.checkpoints / "latest").glob("*") if path.name.isdigit())
 
     def move_aside(self) -> pathlib.Path:
         """Renames the folder to the first free of NAME.1, NAME.2, ..; returns the new path."""
@@ -130,6 +146,13 @@ class Workdir:
         if self.writes:
             with self._metrics.open("a") as file:
                 file.write(json.dumps(record) + "\n")
+
+    def read_summary(self) -> dict[str, Any]:
+        """What `write_summary` wrote; raises InputError where it cannot be read."""
+        try:
+            return json.loads(self._summary.read_text())
+        except (OSError, ValueError) as error:
+            raise InputError(f"{self._summary} cannot be read: {error}; remove it to write it anew") from None
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Writes summary.json."""

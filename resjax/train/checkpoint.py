@@ -72,6 +72,17 @@ class Checkpoints:
         return self._latest.latest_step()
 
     @property
+    def steps(self) -> list[int]:
+        """Steps of the complete checkpoints in `latest/`, ascending."""
+        return sorted(self._latest.all_steps())
+
+    def forget_after(self, step: int) -> None:
+        """Removes the checkpoints in `latest/` of later steps."""
+        for later in self.steps:
+            if later > step:
+                self._latest.delete(later)
+
+    @property
     def best_step(self) -> int | None:
         """Step of the checkpoint with the smallest test error, or None."""
         return self._best.best_step()

@@ -1,5 +1,7 @@
 """curves.png shows what the records say, for a run of one epoch as for a long one."""
 
+import concurrent.futures
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -31,8 +33,8 @@ def test_the_published_error_is_a_line_of_its_own(tmp_path):
 
 
 def test_a_waited_drawing_is_on_disk_and_a_failed_one_is_raised(tmp_path):
-    with CurvesDrawer(tmp_path / "curves.png", "title", None, "") as drawer:
-        drawer.draw(_records(3), wait=True)
+    with concurrent.futures.ThreadPoolExecutor(1) as thread:
+        CurvesDrawer(thread, tmp_path / "curves.png", "title", None, "").draw(_records(3), wait=True)
         assert (tmp_path / "curves.png").exists()
-    with CurvesDrawer(tmp_path / "missing" / "curves.png", "title", None, "") as drawer, pytest.raises(OSError):
-        drawer.draw(_records(3), wait=True)
+        with pytest.raises(OSError):
+            CurvesDrawer(thread, tmp_path / "missing" / "curves.png", "title", None, "").draw(_records(3), wait=True)

@@ -36,7 +36,7 @@ def one_by_one():
     return jax.device_get(found)
 
 
-@pytest.mark.parametrize(("devices", "in_a_loop"), [(1, True), (2, False), (2, True), (8, True)])
+@pytest.mark.parametrize(("devices", "in_a_loop"), [(2, True), (2, False), (8, True)])
 def test_each_seed_has_the_numbers_of_its_own_run(one_by_one, devices, in_a_loop):
     network, _, step = problem.build(RATE)
     mesh = train.seed_mesh(len(SEEDS), jax.devices()[:devices])
@@ -66,7 +66,7 @@ def test_each_seed_has_the_numbers_of_its_own_run(one_by_one, devices, in_a_loop
 @pytest.mark.parametrize("in_a_loop", [True, False])
 def test_a_seed_that_fails_says_so_and_the_others_are_intact(in_a_loop):
     _, _, step = problem.build(RATE)
-    mesh = train.seed_mesh(len(SEEDS), jax.devices()[:1])
+    mesh = train.seed_mesh(len(SEEDS), jax.devices()[:2])
     run = train.make_run_seeds(step, BATCH, len(SEEDS), mesh, in_a_loop)
     states = _states()
     states[1] = states[1].replace(params=jax.tree.map(lambda leaf: leaf * np.nan, states[1].params))
@@ -81,9 +81,9 @@ def test_a_seed_that_fails_says_so_and_the_others_are_intact(in_a_loop):
 
 def test_seeds_that_share_no_device_exchange_nothing():
     _, _, step = problem.build(RATE)
-    mesh = train.seed_mesh(2, jax.devices()[:2])
-    run = train.make_run_seeds(step, BATCH, 2, mesh)
-    states, zero, orders = (train.join_seeds(t[:2], mesh) for t in (_states(), [Totals.zero()] * 2, _orders()))
+    mesh = train.seed_mesh(len(SEEDS), jax.devices()[:8])
+    run = train.make_run_seeds(step, BATCH, len(SEEDS), mesh, in_a_loop=True)
+    states, zero, orders = (train.join_seeds(t, mesh) for t in (_states(), [Totals.zero()] * len(SEEDS), _orders()))
     data = train.put_resident(problem.images_and_labels(IMAGES), mesh)
     assert not collectives(run.lower(states, zero, data, orders, 0, 1).compile())
 
