@@ -17,14 +17,16 @@ from experiments.command_line import changed_fields, parse
 from experiments.configs.base import Config, NamedConfig, RunConfig
 from experiments.configs.cifar import CONFIGS
 from experiments.dry_run import print_dry_run
-from experiments.engine import Engine, Task
+from experiments.engine import Engine, TrainingError
 from experiments.environment import describe_devices
 from experiments.exit_codes import exit_code
 from experiments.image_splits import load_splits, training_size
 from experiments.measure import TEST_ERROR
 from experiments.processes import join_processes
 from experiments.scaling import print_scaling_report
+from experiments.seeds import check_seeds, does_not_fit, outcome, plan_seeds, print_fit, seeds_of
 from experiments.summary import summarize
+from experiments.task import Task
 from experiments.workdir import Workdir, default_workdir
 from resjax import create_model, train
 from resjax.data import dataset_info
@@ -46,8 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return exit_code(command)
 
 
-def run(name: str, named: NamedConfig, config: Config, console: Console) -> dict[str, Any] | None:
-    """Trains as `config` says; returns the summary, which is also written to the workdir, or None after a dry run.
+def run(name: str, named: NamedConfig, config: Config, console: Console) -> list[dict[str, Any]]:
+    """Trains as `config` says; returns the summary of each seed, which its workdir has, too; none after a dry run.
 
     Raises:
       InputError: before any work, for a value that cannot be used.
@@ -56,16 +58,21 @@ def run(name: str, named: NamedConfig, config: Config, console: Console) -> dict
     info = dataset_info(config.dataset)
     train_images = training_size(config)
     check_sizes(config, train_images)
-    prepare_backend((config.batch_size, config.eval_batch_size), config.compilation_cache, join_processes(config))
+    check_seeds(config)
+    processes = join_processes(config)
+    prepare_backend((config.batch_size, config.eval_batch_size), config.compilation_cache, processes)
     console.quiet = jax.process_index() > 0
+    check_seeds(config, processes)
     check_values(config, train_images)
     model, optimizer, schedule = build(config, info.num_classes, train_images)
     image_shape = (*info.image_shape[:2], 3)
     if config.dry_run:
         print_dry_run(config, model, optimizer, schedule, image_shape, train_images, console)
-        return None
-    changed = changed_fields(named, config)
-    workdir = open_workdir(name, config, changed, console)
+        if config.seeds > 1:
+            print_fit(config, model, optimizer, image_shape, train_images, console)
+        return []
+    changed, seeds = changed_fields(named, config), seeds_of(config)
+    workdir = open_workdir(name, config, changed, console, seeds)
     parameters = parameter_count(model, image_shape)
     # Of another network there is nothing to compare with.
     published = None if any(key.startswith("model.") for key in changed) else named.published_for(config.dataset)
@@ -92,28 +99,48 @@ def run(name: str, named: NamedConfig, config: Config, console: Console) -> dict
     )
     if config.scaling_report:
         print_scaling_report(config, task, console)
-        return None
+        return []
     workdir.make()
-    engine = Engine(config, task, workdir, resolved, console)
-    engine.run()
-    summary = summarize(
-        PROGRAM, name, named, config, changed, engine.records, workdir, TEST_ERROR, info.description
-    ) | {
+    about = {
         "published": dataclasses.asdict(published) if published else None,
         "parameters": parameters,
         "train_images": len(train_data.images),
         "validation_images": config.validation_images,
         "test_images": len(test_data.images),
     }
-    workdir.write_summary(summary)
+
+    def train_group(group):
+        engine = Engine(config, task, workdir, resolved, console, seeds=group)
+        try:
+            engine.run()
+        except jax.errors.JaxRuntimeError as error:
+            if group is None or len(group) == 1 or "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            raise TrainingError(does_not_fit(error, group, workdir)) from error
+        for each in engine.runs:
+            own = dataclasses.replace(config, seed=each.seed)
+            told = (PROGRAM, name, named, own, changed_fields(named, own), each.records, each.workdir, TEST_ERROR)
+            each.workdir.write_summary(summarize(*told, info.description) | about)
+
+    images = len(train_data.images)
+    plan = plan_seeds(config, model, optimizer, image_shape, images, workdir, console) if seeds else [None]
+    for group in plan:
+        train_group(group)
+    runs = [workdir.of_seed(seed) for seed in seeds] if seeds else [workdir]
+    summaries = [each.read_summary() for each in runs]
     compared = f"; {label}" if label else ""
     compared += f" (with changed {', '.join(changed)})" if label and changed else ""
-    console.print(
-        f"final test error {summary['final_test_error']:.2f}%, {'chosen' if validation_data else 'best'}"
-        f" {summary['best_test_error']:.2f}% after epoch {summary['best_epoch']}{compared}. Curves: {workdir.curves}",
-        highlight=False,
-    )
-    return summary
+    best = "chosen" if validation_data else "best"
+    if seeds:
+        text = f"{outcome(summaries, best)}{compared}. Runs: {workdir.path}"
+    else:
+        (summary,) = summaries
+        text = (
+            f"final test error {summary['final_test_error']:.2f}%, {best} {summary['best_test_error']:.2f}% after epoch"
+            f" {summary['best_epoch']}{compared}. Curves: {workdir.curves}"
+        )
+    console.print(text, highlight=False)
+    return summaries
 
 
 def check_sizes(config: RunConfig, train_images: int) -> None:
@@ -243,16 +270,21 @@ def preprocessing(config: Config, train_images: np.ndarray) -> dict[str, Any]:
     return {"normalize": normalize, "prepare": prepare}
 
 
-def open_workdir(name: str, config: RunConfig, changed: dict[str, Any], console: Console) -> Workdir:
-    """The workdir of a run, checked against `--resume`; nothing in it is lost."""
-    workdir = Workdir(config.workdir or default_workdir(name, changed.items()), writes=jax.process_index() == 0)
+def open_workdir(
+    name: str, config: RunConfig, changed: dict[str, Any], console: Console, seeds: Sequence[int] | None = None
+) -> Workdir:
+    """The workdir of a run, or of those of several `seeds`, checked against `--resume`; nothing in it is lost."""
+    named = changed | ({"seeds": len(seeds)} if seeds else {})
+    workdir = Workdir(config.workdir or default_workdir(name, named.items()), writes=jax.process_index() == 0)
+    runs = {config.seed: workdir} if seeds is None else {seed: workdir.of_seed(seed) for seed in seeds}
     if config.scaling_report:  # reads and writes nothing there
         return workdir
-    if config.resume == "never" and workdir.holds_run() and workdir.writes:
+    if config.resume == "never" and any(run.holds_run() for run in runs.values()) and workdir.writes:
         console.print(f"an earlier run was moved to {workdir.move_aside()}", highlight=False)
-    if config.resume == "must" and not any((workdir.checkpoints / "latest").glob("*")):
+    if config.resume == "must" and not any(run.saved_steps() for run in runs.values()):
         raise InputError(f"--resume must: {workdir.path} holds no checkpoint; check --workdir, or use --resume auto")
-    workdir.check_config(config)
+    for seed, run in runs.items():
+        run.check_config(dataclasses.replace(config, seed=seed))
     train.wait_for_processes("workdir")
     return workdir
 

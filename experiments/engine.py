@@ -3,99 +3,33 @@
 import collections
 import concurrent.futures
 import contextlib
-import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
-import optax
-from flax import linen as nn
 from rich.console import Console
 
 from experiments.agreement import Agreement, Decision
 from experiments.configs.base import RunConfig
-from experiments.feeds import Data, count_images, image_shape, make_feed
+from experiments.feeds import count_images, make_feed
 from experiments.interrupt import Interrupted, InterruptRequest
-from experiments.measure import TEST_ERROR, Measure
 from experiments.pace import Pace
 from experiments.progress import ProgressDisplay
 from experiments.seed_run import SeedRun, step_to_go_on_from
+from experiments.task import Task
 from experiments.workdir import Workdir
 from resjax import train
 from resjax.data.images import StreamError
 from resjax.errors import InputError
-from resjax.train import NO_FAILURE, Sums, Totals, TrainState
+from resjax.train import NO_FAILURE, Sums, TrainState
 
 _MOST_STEPS = 2**30
 
 
 class TrainingError(RuntimeError):
     """Training had to stop; the message says where, why, what is saved, and the way out."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Task:
-    """What is trained, on what.
-
-    Attributes:
-      model: a network of `resjax.models`.
-      optimizer, schedule: the optimizer, and its learning rate as a function of the step.
-      prepare: normalisation and augmentation of a training batch, see `resjax.train.step.Prepare`.
-      normalize: normalisation of test images.
-      train_data, test_data: uint8 images [N, H, W, C] and int32 labels [N], or what else `prepare` takes; or both as
-        streams.
-      title: of the figure, without the seed.
-      published: the published value of the measure in percent, or None.
-      published_label: of the published value.
-      measure: the number that the run is judged by.
-      objective: loss and counts of a training step, see `resjax.train.Objective`.
-      eval_step: see `resjax.train.make_eval_step`; None is that of a classifier.
-      validation_data: as `test_data`; where it is given, the best epoch is chosen by it.
-      zero: sums in which nothing is counted yet.
-      variables: to start from; None initialises the network from the seed.
-    """
-
-    model: nn.Module
-    optimizer: optax.GradientTransformation
-    schedule: optax.Schedule
-    prepare: Callable
-    normalize: Callable
-    train_data: Data
-    test_data: Data
-    title: str
-    published: float | None = None
-    published_label: str = ""
-    measure: Measure = TEST_ERROR
-    objective: train.Objective = dataclasses.field(default_factory=train.classification)
-    eval_step: Callable | None = None
-    zero: Sums = dataclasses.field(default_factory=Totals.zero)
-    variables: Any = None
-    validation_data: Data | None = None
-
-    def held_out(self) -> dict[str, Data]:
-        """What to evaluate on after each epoch, by name."""
-        splits = {"validation": self.validation_data, "test": self.test_data}
-        return {split: data for split, data in splits.items() if data is not None}
-
-    def new_state(self, config: RunConfig, variables: Any = None, seed: int | jax.Array | None = None) -> TrainState:
-        """The state before the first step, from `variables` or from the seed (default: the config's)."""
-        shape, averages = image_shape(self.train_data), config.average_decay > 0
-        seed = config.seed if seed is None else seed
-        return train.create_state(self.model, self.optimizer, seed, shape, averages, variables)
-
-    def train_step(self, config: RunConfig, sharding: TrainState | None = None) -> Callable:
-        """The step of `resjax.train.make_train_step`; `sharding` is that of the state, where devices hold shares."""
-        return train.make_train_step(
-            self.model,
-            self.optimizer,
-            self.prepare,
-            average_decay=config.average_decay,
-            objective=self.objective,
-            micro_batches=config.micro_batches,
-            sharding=sharding if config.shard_state else None,
-        )
 
 
 class Engine:
@@ -123,7 +57,8 @@ class Engine:
     ):
         self._config, self._task, self._workdir = config, task, workdir
         self._devices = jax.devices() if devices is None else devices
-        self._mesh = train.data_mesh(self._devices if seeds is None else self._devices[:1])
+        # Each of several seeds has its batches on one device.
+        self._mesh = train.data_mesh(self._devices[:1] if seeds is not None and len(seeds) > 1 else self._devices)
         train.check_batch_size(config.batch_size, self._mesh)
         train.check_batch_size(config.eval_batch_size, self._mesh)
         if seeds is None:
@@ -218,7 +153,10 @@ class Engine:
                 f" {jax.process_index()}: step {self._start}): --workdir must be a folder that all of them share"
             )
         if self._start is None:
-            raise InputError(f"the seeds in {self._workdir.path} are at different steps: train them one by one")
+            raise InputError(
+                f"the seeds in {self._workdir.path} are at different steps: go on with each by itself, as --seed S"
+                f" --workdir {self._workdir.path}/seed_S"
+            )
         if self._start:
             try:
                 restored = [run.restore(state, zero, self._start) for run, state in zip(self.runs, states, strict=True)]
@@ -353,11 +291,10 @@ class Engine:
 
     def _learning_rates(self, step: int, factor: jax.Array | float) -> list[float]:
         """Of each seed the learning rate of the last of `step` steps, which a warm-up multiplied by `factor`."""
-        rates = np.asarray(factor, np.float64) * float(self._task.schedule(max(step - 1, 0)))
-        # Seven digits are all that a float32 rate has: 0.1, not 0.10000000149011612. A stack may repeat the last seed.
-        return [float(f"{rate:.7g}") for rate in np.broadcast_to(rates, rates.shape or len(self.runs))][
-            : len(self.runs)
-        ]
+        seeds, peak = len(self.runs), float(self._task.schedule(max(step - 1, 0)))
+        factors = np.atleast_1d(factor)[:seeds]  # a stack may hold the last seed more than once
+        # Seven digits are all that a float32 rate has: 0.1, not 0.10000000149011612.
+        return [float(f"{float(each) * peak:.7g}") for each in np.broadcast_to(factors, seeds)]
 
     def _seconds_left(self, step: int) -> float:
         steps = self._config.epochs * self._steps_per_epoch - step

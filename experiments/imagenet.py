@@ -16,7 +16,7 @@ from experiments.command_line import changed_fields, parse
 from experiments.configs.imagenet import CONFIGS
 from experiments.configs.imagenet_fields import ImagenetConfig, NamedImagenet
 from experiments.dry_run import print_dry_run
-from experiments.engine import Engine, Task
+from experiments.engine import Engine
 from experiments.environment import describe_devices
 from experiments.exit_codes import exit_code
 from experiments.feeds import StreamedImages
@@ -24,6 +24,7 @@ from experiments.measure import TOP_ERROR
 from experiments.processes import join_processes
 from experiments.scaling import print_scaling_report
 from experiments.summary import summarize
+from experiments.task import Task
 from resjax import create_model, train
 from resjax.data.augment import Normalization
 from resjax.data.augment_photos import augment_photos

@@ -130,7 +130,7 @@ def _completed(summary: dict[str, Any], fields: Mapping[str, Any]) -> dict[str, 
 
 
 def run_folders(paths: Iterable[str]) -> list[pathlib.Path]:
-    """The workdirs among `paths` and one level below them, sorted.
+    """The workdirs among `paths` and one level below them, and those of the seeds in each, sorted.
 
     Raises:
       InputError: for a path that is no folder, or holds no run.
@@ -140,7 +140,9 @@ def run_folders(paths: Iterable[str]) -> list[pathlib.Path]:
         path = pathlib.Path(text).expanduser()
         if not path.is_dir():
             raise InputError(f"{text}: no such folder; give workdirs, or the folder that they lie in")
-        inside = [each for each in (path, *path.iterdir()) if each.is_dir() and Workdir(each).holds_run()]
+        folders = [path, *filter(pathlib.Path.is_dir, path.iterdir())]
+        folders += [run for folder in folders for run in folder.glob("seed_*")]
+        inside = [folder for folder in folders if Workdir(folder).holds_run()]
         if not inside:
             raise InputError(f"{text}: holds no run (no config.json, here or one level below)")
         found += inside

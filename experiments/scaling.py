@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.configs.base import RunConfig
-from experiments.engine import Task
+from experiments.task import Task
 from resjax import train
 from resjax.errors import InputError
 from resjax.layers import plain_convolutions

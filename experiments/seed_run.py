@@ -3,16 +3,14 @@
 import contextlib
 from collections.abc import Sequence
 from concurrent.futures import Executor
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from experiments.curves import CurvesDrawer
+from experiments.task import Task
 from experiments.workdir import Workdir
 from resjax.train import Checkpoints, Restored, Sums, TrainState
-
-if TYPE_CHECKING:
-    from experiments.engine import Task
 
 
 class SeedRun:
@@ -25,7 +23,7 @@ class SeedRun:
       resolved: JSON that is saved with each checkpoint; its "config" is that of this seed.
     """
 
-    def __init__(self, seed: int, task: "Task", workdir: Workdir, resolved: dict[str, Any]):
+    def __init__(self, seed: int, task: Task, workdir: Workdir, resolved: dict[str, Any]):
         self.seed, self.workdir = seed, workdir
         self._task, self._resolved = task, resolved
         self._events = None

@@ -17,13 +17,14 @@ from experiments.cifar import build_optimizer, check_values, open_workdir
 from experiments.command_line import changed_fields, parse
 from experiments.configs.segmentation import CONFIGS, NamedSegmentation, SegmentationConfig
 from experiments.dry_run import print_dry_run
-from experiments.engine import Engine, Task
+from experiments.engine import Engine
 from experiments.environment import describe_devices
 from experiments.exit_codes import exit_code
 from experiments.measure import MEAN_IOU
 from experiments.processes import join_processes
 from experiments.scaling import print_scaling_report
 from experiments.summary import summarize
+from experiments.task import Task
 from resjax import create_model, from_pretrained, load_torch_weights, train
 from resjax.data import MaskDataset, load_masks, mask_dataset_info
 from resjax.data.augment_masks import augment_with_masks

@@ -94,10 +94,6 @@ class Workdir:
         """Whether a run was started here."""
         return self._config.exists() or self.checkpoints.exists()
 
-    def runs(self) -> list["Workdir"]:
-        """The runs that were started here: this one, and those of seeds that were trained together."""
-        return [each for each in (self, *map(Workdir, sorted(self.path.glob("seed_*")))) if each.holds_run()]
-
     def is_finished(self) -> bool:
         """Whether the run was trained to its end."""
         return self._summary.exists()

@@ -241,6 +241,8 @@ class Config(RunConfig):
     label_smoothing: float = 0.0
     """Share of the target spread over all classes."""
     augmentation: Augmentation = Augmentation()
+    seeds: int = run_only(1)
+    """Train so many seeds, --seed and those that follow it, together; each has a run of its own in the workdir."""
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -13,9 +13,10 @@ import pytest
 from rich.console import Console
 
 from experiments.configs import Config, ModelConfig
-from experiments.engine import Engine, Task, TrainingError
+from experiments.engine import Engine, TrainingError
 from experiments.interrupt import Interrupted
 from experiments.pace import Pace
+from experiments.task import Task
 from experiments.workdir import METRIC_KEYS, VALIDATION_KEYS, Workdir
 from resjax import train
 from tests.train import problem
@@ -38,10 +39,10 @@ def _task(learning_rate=0.05) -> Task:
     )
 
 
-def _engine(path, config=CONFIG, task=None, devices=1):
+def _engine(path, config=CONFIG, task=None, devices=1, seeds=None):
     output = io.StringIO()
     console = Console(file=output, width=200)
-    engine = Engine(config, task or _task(), Workdir(path), RESOLVED, console, jax.devices()[:devices])
+    engine = Engine(config, task or _task(), Workdir(path), RESOLVED, console, jax.devices()[:devices], seeds)
     engine.output = output
     return engine
 

@@ -11,9 +11,10 @@ from rich.console import Console
 
 from experiments.backend import prepare_backend
 from experiments.configs import Config, ModelConfig
-from experiments.engine import Engine, Task
+from experiments.engine import Engine
 from experiments.exit_codes import exit_code
 from experiments.processes import join_processes
+from experiments.task import Task
 from experiments.workdir import Workdir
 from resjax import create_model, train
 from tests.train import problem

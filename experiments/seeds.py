@@ -1,0 +1,131 @@
+"""`--seeds N`: which seeds of a config train together, and what they come to."""
+
+import os
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+from rich.console import Console
+
+from experiments.configs.base import Config
+from experiments.dry_run import memory_estimate
+from experiments.seed_run import step_to_go_on_from
+from experiments.workdir import Workdir
+from resjax.errors import InputError
+from resjax.layers import networks_in_a_loop
+
+# Of a device's memory; the estimate knows nothing of the compiler's temporary buffers.
+_SHARE_TO_FILL = 0.8
+
+
+def seeds_of(config: Config) -> list[int] | None:
+    """The seeds of `--seeds`; None of a single run."""
+    return None if config.seeds == 1 else list(range(config.seed, config.seed + config.seeds))
+
+
+def check_seeds(config: Config, processes: int = 1) -> None:
+    """Raises InputError where several seeds cannot be trained at once."""
+    if config.seeds < 1:
+        raise InputError(f"--seeds: expected a positive integer, got {config.seeds}")
+    if config.seeds == 1:
+        return
+    if config.seed >= 0 and config.seed + config.seeds > 2**31:
+        raise InputError(f"--seeds: {config.seeds} from --seed {config.seed} on go beyond 2**31 - 1")
+    if processes > 1 or config.coordinator is not None:
+        raise InputError("--seeds: of one process; in several, start a run for each --seed")
+    if config.shard_state:
+        raise InputError(
+            "--seeds: each seed is whole on one device; leave out --shard_state, or start one --seed alone"
+        )
+    if config.scaling_report:
+        raise InputError("--seeds: --scaling_report is of one run; leave one of them out")
+
+
+def seeds_that_fit(memory: Mapping[str, int], devices: Sequence[jax.Device]) -> int:
+    """How many seeds the devices can hold together by an estimate of one, see `memory_estimate`; at least 1."""
+    images = memory["training images"]
+    work = memory["gradients"] + memory["activations kept for the backward pass"]
+    state = sum(memory.values()) - images - work
+    left = _SHARE_TO_FILL * min(map(_bytes_of, devices)) - images
+    # In a loop one seed at a time has gradients and activations, and the states are there twice: before it and behind.
+    each = (left - work) / (2 * state) if networks_in_a_loop() else left / (state + work)
+    return max(1, int(each) * len(devices))
+
+
+def groups_of_seeds(seeds: Sequence[int], workdir: Workdir, fit: int) -> list[list[int]]:
+    """The seeds that are not finished, in groups to train one after another.
+
+    Those of a group can go on from one step, and at most `fit` are in each.
+    """
+    groups: list[list[int]] = []
+    for seed in seeds:
+        if workdir.of_seed(seed).is_finished():
+            continue
+        together = [*groups[-1], seed] if groups else [seed]
+        saved = [workdir.of_seed(each).saved_steps() for each in together]
+        if groups and len(together) <= fit and step_to_go_on_from(saved) is not None:
+            groups[-1] = together
+        else:
+            groups.append([seed])
+    return groups
+
+
+def plan_seeds(
+    config: Config, model, optimizer, image_shape: tuple[int, int, int], images: int, workdir: Workdir, console: Console
+) -> list[list[int]]:
+    """`groups_of_seeds` by an estimate of memory; prints what is trained together."""
+    seeds = seeds_of(config)
+    memory = memory_estimate(config, model, optimizer, image_shape, images)
+    fit = seeds_that_fit(memory, jax.devices())
+    groups = groups_of_seeds(seeds, workdir, fit)
+    if finished := len(seeds) - sum(map(len, groups)):
+        console.print(f"{finished} of {len(seeds)} seeds are finished", highlight=False)
+    if len(seeds) > fit:
+        console.print(
+            f"about {fit} of {len(seeds)} seeds fit in memory at once (one is {sum(memory.values()) / 2**20:,.0f} MiB):"
+            " the others follow",
+            highlight=False,
+        )
+    if any(len(group) > 1 for group in groups):
+        console.print("each line below is of the mean of the seeds that train together", highlight=False)
+    return groups
+
+
+def print_fit(config: Config, model, optimizer, image_shape, images: int, console: Console) -> None:
+    """What `--dry_run` says of several seeds."""
+    memory = memory_estimate(config, model, optimizer, image_shape, images)
+    fit = seeds_that_fit(memory, jax.devices())
+    text = f"{config.seeds}, {'all' if fit >= config.seeds else f'about {fit}'} at once on {jax.device_count()} devices"
+    console.print(f"{'seeds':<42}{text}", markup=False, highlight=False)
+
+
+def does_not_fit(error: Exception, group: Sequence[int], workdir: Workdir) -> str:
+    """What to say where the memory of a device did not suffice."""
+    half, reason = len(group) // 2, str(error).splitlines()[0][:200]
+    return (
+        f"{len(group)} seeds at once need more memory than a device has ({reason}). Train fewer together, in the same"
+        f" --workdir {workdir.path}: --seed {group[0]} --seeds {half}, then --seed {group[half]} --seeds"
+        f" {len(group) - half}"
+    )
+
+
+def outcome(summaries: Sequence[Mapping[str, Any]], best: str) -> str:
+    """Mean and sample standard deviation of the seeds' errors, for a person; `best` is what the best one is called."""
+
+    def spread(which):
+        errors = [summary[f"{which}_test_error"] for summary in summaries]
+        return f"{statistics.mean(errors):.2f} +- {statistics.stdev(errors):.2f}%"
+
+    return (
+        f"test error of {len(summaries)} seeds (mean +- sample standard deviation): final {spread('final')},"
+        f" {best} {spread('best')}"
+    )
+
+
+def _bytes_of(device: jax.Device) -> float:
+    """Memory of a device; CPU devices share that of the machine."""
+    stats = device.memory_stats() or {}
+    if limit := stats.get("bytes_limit"):
+        return limit
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / jax.device_count()
