@@ -17,6 +17,11 @@ def _states():
     return [problem.new_state(network, optimizer, seed=seed) for seed in SEEDS]
 
 
+def _data(mesh):
+    """Images to train on, and 41 to test on."""
+    return (train.put_resident(problem.images_and_labels(n, i), mesh, BATCH) for i, n in enumerate((IMAGES, 41)))
+
+
 def _orders():
     return [train.epoch_order(seed, 0, size=IMAGES) for seed in SEEDS]
 
@@ -28,7 +33,7 @@ def one_by_one():
     network, _, step = problem.build(RATE)
     run = train.make_run_steps(step, BATCH, mesh)
     evaluate = train.make_run_evaluation(train.make_eval_step(network, problem.normalize), BATCH, mesh)
-    data, test = (train.put_resident(problem.images_and_labels(n, seed), mesh, BATCH) for n, seed in ((160, 0), (41, 1)))
+    data, test = _data(mesh)
     found = []
     for state, order in zip(_states(), _orders(), strict=True):
         state, totals = run(state, Totals.zero(), data, order, 0, 4)
@@ -42,7 +47,7 @@ def test_each_seed_has_the_numbers_of_its_own_run(one_by_one, devices, in_a_loop
     mesh = train.seed_mesh(len(SEEDS), jax.devices()[:devices])
     run = train.make_run_seeds(step, BATCH, len(SEEDS), mesh, in_a_loop)
     evaluate = train.make_evaluate_seeds(train.make_eval_step(network, problem.normalize), BATCH, mesh, in_a_loop)
-    data, test = (train.put_resident(problem.images_and_labels(n, seed), mesh, BATCH) for n, seed in ((160, 0), (41, 1)))
+    data, test = _data(mesh)
     zero = train.join_seeds([Totals.zero()] * len(SEEDS), mesh)
     states, orders = (train.join_seeds(trees, mesh) for trees in (_states(), _orders()))
     totals = zero
