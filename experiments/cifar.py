@@ -24,7 +24,16 @@ from experiments.image_splits import load_splits, training_size
 from experiments.measure import TEST_ERROR
 from experiments.processes import join_processes
 from experiments.scaling import print_scaling_report
-from experiments.seeds import check_seeds, does_not_fit, outcome, plan_seeds, print_fit, seeds_of
+from experiments.seeds import (
+    check_seeds,
+    describe_group,
+    does_not_fit,
+    finished_seeds,
+    outcome,
+    plan_seeds,
+    print_fit,
+    seeds_of,
+)
 from experiments.summary import summarize
 from experiments.task import Task
 from experiments.workdir import Workdir, default_workdir
@@ -109,7 +118,8 @@ def run(name: str, named: NamedConfig, config: Config, console: Console) -> list
         "test_images": len(test_data.images),
     }
 
-    def train_group(group):
+    def train_together(group):
+        """Trains seeds, None: the config's alone; returns the summary of each."""
         engine = Engine(config, task, workdir, resolved, console, seeds=group)
         try:
             engine.run()
@@ -117,17 +127,22 @@ def run(name: str, named: NamedConfig, config: Config, console: Console) -> list
             if group is None or len(group) == 1 or "RESOURCE_EXHAUSTED" not in str(error):
                 raise
             raise TrainingError(does_not_fit(error, group, workdir)) from error
+        summaries = {}
         for each in engine.runs:
             own = dataclasses.replace(config, seed=each.seed)
             told = (PROGRAM, name, named, own, changed_fields(named, own), each.records, each.workdir, TEST_ERROR)
-            each.workdir.write_summary(summarize(*told, info.description) | about)
+            summaries[each.seed] = summarize(*told, info.description) | about
+            each.workdir.write_summary(summaries[each.seed])
+        return summaries
 
-    images = len(train_data.images)
-    plan = plan_seeds(config, model, optimizer, image_shape, images, workdir, console) if seeds else [None]
-    for group in plan:
-        train_group(group)
-    runs = [workdir.of_seed(seed) for seed in seeds] if seeds else [workdir]
-    summaries = [each.read_summary() for each in runs]
+    if seeds is None:
+        summaries = list(train_together(None).values())
+    else:
+        found = {seed: workdir.of_seed(seed).read_summary() for seed in finished_seeds(seeds, workdir)}
+        for group in plan_seeds(config, model, optimizer, image_shape, len(train_data.images), workdir, console):
+            console.print(describe_group(group), highlight=False)
+            found |= train_together(group)
+        summaries = [found[seed] for seed in seeds]
     compared = f"; {label}" if label else ""
     compared += f" (with changed {', '.join(changed)})" if label and changed else ""
     best = "chosen" if validation_data else "best"

@@ -53,15 +53,19 @@ def seeds_that_fit(memory: Mapping[str, int], devices: Sequence[jax.Device]) -> 
     return max(1, int(each) * len(devices))
 
 
+def finished_seeds(seeds: Sequence[int], workdir: Workdir) -> list[int]:
+    """Those that were trained to their end."""
+    return [seed for seed in seeds if workdir.of_seed(seed).is_finished()]
+
+
 def groups_of_seeds(seeds: Sequence[int], workdir: Workdir, fit: int) -> list[list[int]]:
     """The seeds that are not finished, in groups to train one after another.
 
     Those of a group can go on from one step, and at most `fit` are in each.
     """
     groups: list[list[int]] = []
-    for seed in seeds:
-        if workdir.of_seed(seed).is_finished():
-            continue
+    done = finished_seeds(seeds, workdir)
+    for seed in (seed for seed in seeds if seed not in done):
         together = [*groups[-1], seed] if groups else [seed]
         saved = [workdir.of_seed(each).saved_steps() for each in together]
         if groups and len(together) <= fit and step_to_go_on_from(saved) is not None:
@@ -78,18 +82,22 @@ def plan_seeds(
     seeds = seeds_of(config)
     memory = memory_estimate(config, model, optimizer, image_shape, images)
     fit = seeds_that_fit(memory, jax.devices())
-    groups = groups_of_seeds(seeds, workdir, fit)
-    if finished := len(seeds) - sum(map(len, groups)):
-        console.print(f"{finished} of {len(seeds)} seeds are finished", highlight=False)
+    if finished := finished_seeds(seeds, workdir):
+        console.print(f"{len(finished)} of {len(seeds)} seeds are finished", highlight=False)
     if len(seeds) > fit:
         console.print(
             f"about {fit} of {len(seeds)} seeds fit in memory at once (one is {sum(memory.values()) / 2**20:,.0f} MiB):"
             " the others follow",
             highlight=False,
         )
-    if any(len(group) > 1 for group in groups):
-        console.print("each line below is of the mean of the seeds that train together", highlight=False)
-    return groups
+    return groups_of_seeds(seeds, workdir, fit)
+
+
+def describe_group(group: Sequence[int]) -> str:
+    """What trains now, for a person."""
+    if len(group) == 1:
+        return f"seed {group[0]}"
+    return f"seeds {', '.join(map(str, group))} together; what follows are their means"
 
 
 def print_fit(config: Config, model, optimizer, image_shape, images: int, console: Console) -> None:

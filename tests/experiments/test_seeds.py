@@ -90,8 +90,14 @@ def test_killed_while_they_save_the_seeds_go_on_from_the_step_that_all_of_them_h
     metrics = tmp_path / "run" / "seed_7" / "metrics.jsonl"
     metrics.write_text("".join(metrics.read_text().splitlines(keepends=True)[:1]))
     engine = _engine(tmp_path / "run")
-    problem.assert_same_bits(engine.run(), states)
+    test_engine._stop_at(engine, 5)  # in epoch 3
+    with pytest.raises(Interrupted):
+        engine.run()
     assert "resuming at step 12" in engine.output.getvalue()
+    (step,) = re.findall(r"stopped by SIGTERM at step (\d+)", engine.output.getvalue())
+    engine = _engine(tmp_path / "run")
+    problem.assert_same_bits(engine.run(), states)
+    assert 12 < int(step) < 18 and f"resuming at step {step}" in engine.output.getvalue()
     assert _lasting(engine) == _lasting(whole)
 
 
