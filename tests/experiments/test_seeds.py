@@ -56,6 +56,7 @@ def test_each_seed_has_the_numbers_and_the_files_of_its_own_run(tmp_path, togeth
         alone.run()
         for key in ("train_loss", "test_loss", "learning_rate", "first_layer_gradient"):
             np.testing.assert_allclose(run.records[0][key], alone.records[0][key], rtol=5e-3, err_msg=key)
+        assert run.records[0]["learning_rate"] == pytest.approx(0.005)  # the warm-up's
         assert {p.name for p in run.workdir.path.iterdir()} == {p.name for p in alone.runs[0].workdir.path.iterdir()}
         assert [set(record) for record in run.records] == [set(METRIC_KEYS)] * 3
         config = json.loads((path / f"seed_{seed}" / "config.json").read_text())["config"]
