@@ -180,7 +180,7 @@ class Engine:
         self._epoch = trained - 1 if trained and not within and not evaluated else trained
         if self._epoch < trained:  # some of several seeds may be
             for run in self.runs:
-                run.start(self._start - 1)
+                run.read_records(self._start - 1)
         if self._step == self._epoch * self._steps_per_epoch:
             self._totals, self._epoch_seconds = self._zero, 0.0
         if self._step < config.epochs * self._steps_per_epoch:

@@ -53,7 +53,7 @@ class SeedRun:
         return self._checkpoints.steps if hasattr(self, "_checkpoints") else ()
 
     def restore(self, template: TrainState, zero: Sums, step: int) -> Restored:
-        """The checkpoint of a step; later ones are removed.
+        """The checkpoint of a step.
 
         Raises:
           CheckpointError: where it cannot be read.
@@ -61,13 +61,17 @@ class SeedRun:
         """
         restored = self._checkpoints.restore(template, step, totals=zero)
         self.workdir.check_same(restored.run["config"], self._resolved["config"])
-        self._checkpoints.forget_after(step)
         return restored
 
     def start(self, step: int) -> None:
-        """Writes config.json where it is not there, and reads the records up to a step."""
+        """Goes on from a step: later checkpoints are removed; writes config.json where it is not there."""
+        self._checkpoints.forget_after(step)
         self.workdir.start(self._resolved)
-        self.records = self.workdir.read_metrics(up_to_step=step)
+        self.read_records(step)
+
+    def read_records(self, up_to_step: int) -> None:
+        """Keeps the records up to a step alone."""
+        self.records = self.workdir.read_metrics(up_to_step)
 
     def save(self, state: TrainState, totals: Sums, epoch_seconds: float) -> None:
         """Starts to write a checkpoint, see `Checkpoints.save`."""

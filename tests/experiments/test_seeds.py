@@ -102,6 +102,16 @@ def test_killed_while_they_save_the_seeds_go_on_from_the_step_that_all_of_them_h
     assert _lasting(engine) == _lasting(whole)
 
 
+def test_killed_in_their_first_save_the_seeds_start_anew_and_save_as_ever(tmp_path):
+    for events, step in ((4, 3), (2, 1)):
+        engine = _engine(tmp_path)
+        test_engine._stop_at(engine, events)
+        with pytest.raises(Interrupted):
+            engine.run()
+        assert [run.workdir.saved_steps() for run in engine.runs] == [[step]] * 3
+        shutil.rmtree(tmp_path / "seed_6" / "checkpoints" / "latest")
+
+
 def test_a_loss_that_is_not_finite_names_its_seed(tmp_path, monkeypatch):
     join = train.join_seeds
 
