@@ -255,6 +255,7 @@ def build_optimizer(
         momentum_resets=[round(b * steps_per_epoch) for b in drops] if config.optimizer.reset_momentum else (),
         factors=factors,
         warm_up=warm_up,
+        momentum_form=config.optimizer.momentum_form,
     )
     return optimizer, schedule
 

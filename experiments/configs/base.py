@@ -87,6 +87,8 @@ class OptimizerConfig:
     """Weight of the old velocity."""
     nesterov: bool = False
     """Nesterov's form of momentum."""
+    momentum_form: Literal["torch", "caffe"] = "torch"
+    """The velocity sums up gradients, all times the current rate (torch), or steps as they were taken (caffe)."""
     weight_decay: float = 1e-4
     """Added to the gradient as weight_decay * parameter, before momentum."""
     decay: Literal["all", "kernels", "not_biases"] = "all"

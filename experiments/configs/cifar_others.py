@@ -87,12 +87,18 @@ def _highway() -> NamedConfig:
         # The released images are padded by 8 pixels; crops of 32 are taken from them.
         augmentation=Augmentation(crop_padding=8, padding_mode="zero", flip=True),
         optimizer=OptimizerConfig(
-            learning_rate=0.025, momentum=0.9, nesterov=True, weight_decay=1e-3, decay="kernels", bias_factor=2.0
+            learning_rate=0.025,
+            momentum=0.9,
+            nesterov=True,
+            momentum_form="caffe",
+            weight_decay=1e-3,
+            decay="kernels",
+            bias_factor=2.0,
         ),
         schedule=ScheduleConfig(boundaries=(200, 300, 350)),
     )
     deviations = (
-        "momentum is not known and taken as 0.9; Nesterov's form is Torch's, there Caffe's",
+        "momentum is not known and taken as 0.9",
         "contrast is normalised as pylearn2 does it, at scale 55; the scale of the released images is not known",
     )
     return NamedConfig(config, f"{SRIVASTAVA_2015}, section 4.2, and the authors' code", facts, deviations=deviations)

@@ -35,7 +35,10 @@ def he_2015(model: str) -> NamedConfig:
         normalization="per_pixel_mean",
         augmentation=_ZERO_PADDED,
         # Plain momentum, decay of the weights alone: the paper's Caffe solver. fb.resnet.torch lists both as changes.
-        optimizer=OptimizerConfig(learning_rate=0.1, momentum=0.9, weight_decay=1e-4, decay="kernels"),
+        # Its velocity is that of Caffe: github.com/KaimingHe/deep-residual-networks, "Disclaimer and known issues".
+        optimizer=OptimizerConfig(
+            learning_rate=0.1, momentum=0.9, momentum_form="caffe", weight_decay=1e-4, decay="kernels"
+        ),
         schedule=schedule,
     )
     return NamedConfig(config, f"{HE_2015}, section 4.2", CIFAR_NETWORKS[model], deviations=tuple(deviations))

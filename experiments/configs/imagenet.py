@@ -68,7 +68,9 @@ def _he_2015(model: str, table: str, **options) -> NamedImagenet:
         crop="scale",
         augmentation=PhotoAugmentation(flip=True, lighting=0.1),
         # Plain momentum and decay of the weights alone: the paper's Caffe solver.
-        optimizer=OptimizerConfig(learning_rate=0.1, momentum=0.9, weight_decay=1e-4, decay="kernels"),
+        optimizer=OptimizerConfig(
+            learning_rate=0.1, momentum=0.9, momentum_form="caffe", weight_decay=1e-4, decay="kernels"
+        ),
         schedule=ScheduleConfig(boundaries=(30, 60, 90)),
         eval_mode="ten_crops",
     )

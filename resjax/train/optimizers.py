@@ -20,10 +20,13 @@ def sgd(
     momentum_resets: Sequence[int] = (),
     factors: Callable[[Any], Any] | None = None,
     warm_up: optax.GradientTransformationExtraArgs | None = None,
+    momentum_form: str = "torch",
 ) -> optax.GradientTransformation:
     """SGD with momentum and coupled weight decay.
 
-    In Torch's form: v = m v + (g + w p), then p -= lr v, or with Nesterov p -= lr (g + w p + m v).
+    In Torch's form: v = m v + (g + w p), then p -= lr v, or with Nesterov p -= lr (g + w p + m v). In Caffe's:
+    v = m v + lr (g + w p), then p -= v, or p -= lr (g + w p) + m v. They are the same until the rate changes; then
+    Torch's velocity is at once multiplied by the new rate, Caffe's keeps the steps that were taken at the old one.
 
     Args:
       learning_rate: a number, or a schedule of steps.
@@ -37,19 +40,25 @@ def sgd(
       momentum_resets: steps before which v is set to zero. Wide ResNet's code rebuilds its optimizer at each drop.
       factors: parameters -> a tree of the factors of their learning rates, see `learning_rate_factors`.
       warm_up: see `warm_up_until`.
+      momentum_form: "torch", or "caffe", in which the solvers of He et al. 2015 and of Highway networks keep v.
 
     Raises:
-      InputError: for a `decay` of another name.
+      InputError: for a `decay` or a `momentum_form` of another name.
     """
     if decay not in _DECAYED:
         raise InputError(f"decay: expected one of {', '.join(map(repr, _DECAYED))}, got {decay!r}")
-    return optax.chain(
-        optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity(),
-        optax.add_decayed_weights(weight_decay, mask=_DECAYED[decay]),
-        _reset_at(optax.trace(momentum, nesterov), momentum_resets) if momentum else optax.identity(),
+    if momentum_form not in ("torch", "caffe"):
+        raise InputError(f"momentum_form: expected 'torch' or 'caffe', got {momentum_form!r}")
+    velocity = [_reset_at(optax.trace(momentum, nesterov), momentum_resets) if momentum else optax.identity()]
+    rate = [
         optax.scale_by_learning_rate(learning_rate),
         _times(factors) if factors else optax.identity(),
         *([warm_up] if warm_up else []),
+    ]
+    return optax.chain(
+        optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity(),
+        optax.add_decayed_weights(weight_decay, mask=_DECAYED[decay]),
+        *(velocity + rate if momentum_form == "torch" else rate + velocity),
     )
 
 

@@ -57,6 +57,29 @@ def test_sgd_is_torchs(problem, nesterov, decay, resets):
         np.testing.assert_allclose(got[name], expected[name], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.quick
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_caffes_velocity_keeps_the_steps_of_the_old_rate(problem, nesterov):
+    """Against Caffe's SGDSolver and NesterovSolver in NumPy, through a drop of the rate, a reset and a warm-up."""
+    params, gradients = problem
+    expected = {name: value.copy() for name, value in params.items()}
+    velocity = {name: np.zeros_like(value) for name, value in params.items()}
+    rates = [0.03, 0.3, 0.3, 0.03, 0.03, 0.03]
+    for step, (rate, gradient) in enumerate(zip(rates, gradients, strict=True)):
+        for name, value in expected.items():
+            old = velocity[name] * (step != 2)
+            velocity[name] = MOMENTUM * old + rate * (gradient[name] + DECAY * value)
+            value -= (1 + MOMENTUM) * velocity[name] - MOMENTUM * old if nesterov else velocity[name]
+    schedule = optax.piecewise_constant_schedule(0.3, {3: 0.1})
+    warm_up = optax.scale_by_schedule(lambda step: jnp.where(step == 0, 0.1, 1.0))
+    options = {"momentum_resets": (2,), "warm_up": warm_up, "momentum_form": "caffe"}
+    got = _run(sgd(schedule, MOMENTUM, nesterov, DECAY, **options), params, gradients)
+    torchs = _run(sgd(schedule, MOMENTUM, nesterov, DECAY, **options | {"momentum_form": "torch"}), params, gradients)
+    for name in params:
+        np.testing.assert_allclose(got[name], expected[name], rtol=1e-5, atol=1e-6)
+        assert np.abs(torchs[name] - expected[name]).max() > 0.1
+
+
 def test_clipping_bounds_the_gradient_before_decay(problem):
     params, gradients = problem
     norm = np.sqrt(sum(np.sum(g**2) for g in gradients[0].values()))
@@ -77,6 +100,8 @@ def test_kernels_masks_convolution_and_linear_weights_alone():
     assert {path[-1].key for path, chosen in paths if not chosen} == {"scale", "bias"}
 
 
-def test_unknown_decay_is_named():
+def test_unknown_names_are_named():
     with pytest.raises(InputError, match="'all', 'kernels', 'not_biases', got 'bn'"):
         sgd(0.1, decay="bn")
+    with pytest.raises(InputError, match="momentum_form: expected 'torch' or 'caffe', got 'mxnet'"):
+        sgd(0.1, momentum_form="mxnet")
