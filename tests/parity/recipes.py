@@ -1,0 +1,347 @@
+"""Our recipes beside the PyTorch program of `torch_program`, on the real CIFAR-10.
+
+    python -m tests.parity.recipes --data_dir DIR --folder experiments/ledger
+
+On our side the named config runs as the command would run it: its network, optimizer, schedule and preprocessing, in
+the engine's compiled loop, from its own order of the images. Both sides share initial weights, that order, and the
+numbers drawn for crops and flips, which are read off an image of coordinates that went through our augmentation;
+everything else PyTorch's side does by itself.
+
+Two comparisons. From the same state (our weights, statistics and momentum before a step) one step of both gives the
+same loss, weights, momentum and statistics, up to rounding: every tenth step, and around each change of the rate. And
+both train on their own for all steps. At the papers' rates that is chaotic in float32, so the curves are held against
+a second PyTorch run from initial weights that differ by 1e-7 (the chaos band).
+"""
+
+import dataclasses
+import json
+import pathlib
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import tyro
+
+from experiments import cifar
+from experiments.configs.base import Config
+from experiments.configs.cifar import CONFIGS
+from experiments.engine import Task
+from experiments.feeds import make_feed
+from experiments.image_splits import load_splits
+from resjax import train
+from resjax.data.augment import augment
+from resjax.models.stacking import restack
+from resjax.train.state import step_key
+from tests.parity import recipe_figure, twins
+from tests.parity.torch_program import Program, Recipe
+
+Batch = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""What both sides train on in a step: index [n], offsets [n, 2] and mirrored [n], as `Program.step` takes them."""
+
+# Of a single step in float32, see `_compare`. Rounding moves a pre-activation near zero to the other side of its ReLU:
+# that changes the gradient, and so momentum and update, by up to some 1e-3, where all else agrees to 1e-6.
+TOLERANCE = {"loss": 1e-5, "weights": 1e-4, "statistics": 1e-5, "momentum": 1e-2, "update": 1e-2, "decay": 1e-2}
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A config of ours, and the recipe as PyTorch's side knows it."""
+
+    config: Config
+    recipe: Recipe
+
+
+def _he(network, **options) -> Recipe:
+    """He et al. 2015, section 4.2, and 2016, appendix; Caffe trained the former, Torch the latter."""
+    plain = {"nesterov": False, "decayed": "weights", "weight_decay": 1e-4, "per_pixel": True}
+    return Recipe(network, drops=(32_000, 48_000), **plain, **options)
+
+
+def _small_resnext() -> Config:
+    """The recipe of ResNeXt-29 for a network of cardinality 4: the paper's own are of 8 and 16."""
+    config = CONFIGS["resnext_29_8x64d"].config
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, name="resnext_29_4x16d"))
+
+
+def _epochs(*numbers: int, batch: int) -> tuple[int, ...]:
+    return tuple(number * (50_000 // batch) for number in numbers)
+
+
+CASES = {
+    "resnet_20": Case(CONFIGS["resnet_20"].config, _he(lambda: twins.resnet(20), caffe=True)),
+    "densenet_40_12": Case(
+        CONFIGS["densenet_40_12"].config,
+        # Huang et al. 2017, section 4.2.
+        Recipe(lambda: twins.densenet(40, 12), drops=_epochs(150, 225, batch=64), weight_decay=1e-4),
+    ),
+    "wrn_16_4": Case(
+        CONFIGS["wrn_16_4"].config,
+        # Zagoruyko & Komodakis 2016, section 3, and their code.
+        Recipe(
+            lambda: twins.wide_resnet(16, 4),
+            drops=_epochs(59, 119, 159, batch=128),
+            factor=0.2,
+            weight_decay=5e-4,
+            rebuilds=True,
+            padding="reflect",
+        ),
+    ),
+    "resnext_29_4x16d": Case(
+        _small_resnext(),
+        # Xie et al. 2017, section 5.3: 128 images on 8 GPUs.
+        Recipe(lambda: twins.resnext(29, 4, 16, 128 // 8), drops=_epochs(150, 225, batch=128), weight_decay=5e-4),
+    ),
+    "resnet_110": Case(CONFIGS["resnet_110"].config, _he(lambda: twins.resnet(110), warm_up=0.8, caffe=True)),
+    "preresnet_164": Case(CONFIGS["preresnet_164"].config, _he(lambda: twins.preact_bottleneck(164), warm_up=400)),
+}
+
+
+def compressed(case: Case, steps: int) -> Case:
+    """The same recipe with all that its schedule does within `steps` steps.
+
+    The drops are spread over the second half; a warm-up by steps takes the first quarter, one until an error ends at
+    99%, which the running average passes after a few steps.
+    """
+    count = len(case.recipe.drops)
+    drops = tuple(steps // 2 + i * (steps // 2) // count for i in range(count))
+    per_epoch = 50_000 // case.config.batch_size
+    schedule = dataclasses.replace(case.config.schedule, boundaries=tuple(drop / per_epoch for drop in drops))
+    recipe = dataclasses.replace(case.recipe, drops=drops)
+    if schedule.warmup_until_error:
+        schedule = dataclasses.replace(schedule, warmup_until_error=99.0)
+        recipe = dataclasses.replace(recipe, warm_up=0.99)
+    elif schedule.warmup_epochs:
+        schedule = dataclasses.replace(schedule, warmup_epochs=(steps // 4) / per_epoch)
+        recipe = dataclasses.replace(recipe, warm_up=steps // 4)
+    return Case(dataclasses.replace(case.config, schedule=schedule), recipe)
+
+
+@dataclasses.dataclass(frozen=True)
+class Snapshot:
+    """Our run at a step: {key of PyTorch: array} of parameters with BN statistics, and of the momentum."""
+
+    state: dict[str, np.ndarray]
+    velocity: dict[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Trajectory:
+    """Our run: losses and errors before each step, and snapshots at some steps."""
+
+    losses: list[float]
+    errors: list[float]
+    snapshots: dict[int, Snapshot]
+
+
+def train_ours(case: Case, images: np.ndarray, labels: np.ndarray, steps: int, wanted: Callable[[int], bool]):
+    """Trains `steps` steps of the config; keeps the state before and after each step that is `wanted`."""
+    config, data = case.config, (images, labels)
+    model, optimizer, schedule = cifar.build(config, 10, len(images))
+    prepared = cifar.preprocessing(config, images)
+    task = Task(model, optimizer, schedule, **prepared, train_data=data, test_data=data, title=config.model.name)
+    mesh = train.data_mesh(jax.devices()[:2])
+    sharding = train.state_sharding(jax.eval_shape(lambda: task.new_state(config)), mesh, False)
+    state = jax.jit(lambda: task.new_state(config), out_shardings=sharding)()
+    eval_step = train.make_eval_step(model, task.normalize)
+    feed = make_feed(config, data, {}, task.train_step(config, sharding), eval_step, mesh, sharding, 0, print)
+    zero = train.put_whole(task.zero, mesh)
+    losses, errors, snapshots = [], [], {}
+    for step in range(steps):
+        if step == 0 or wanted(step) or wanted(step - 1):
+            snapshots[step] = _snapshot(state)
+        state, totals = feed.train(state, zero, 0, step, 1)
+        losses.append(totals.mean_loss())
+        errors.append(1 - totals.accuracy())
+    snapshots[steps] = _snapshot(state)
+    return Trajectory(losses, errors, snapshots)
+
+
+def _snapshot(state: train.TrainState) -> Snapshot:
+    is_trace = lambda leaf: isinstance(leaf, optax.TraceState)  # noqa: E731
+    (trace,) = [leaf for leaf in jax.tree.leaves(state.opt_state, is_leaf=is_trace) if is_trace(leaf)]
+    params, statistics, trace = (
+        twins.to_torch(restack(jax.device_get(tree), ())) for tree in (state.params, state.batch_stats, trace.trace)
+    )
+    return Snapshot(params | statistics, trace)
+
+
+def batches(config: Config, images: int, steps: int) -> list[Batch]:
+    """The first batches of a run on so many images, less than an epoch."""
+    order = np.asarray(train.epoch_order(config.seed, 0, size=images))
+    size = config.batch_size
+    return [(order[step * size :][:size], *_draws(config, step)) for step in range(steps)]
+
+
+def _draws(config: Config, step: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where the crops of a step begin, and which images are mirrored: read off an image of its own coordinates."""
+    key, _ = jax.random.split(step_key(jnp.int32(config.seed), jnp.int32(step)))
+    rows, columns = jnp.meshgrid(jnp.arange(32.0), jnp.arange(32.0), indexing="ij")
+    probe = jnp.broadcast_to(jnp.stack([rows, columns], -1), (config.batch_size, 32, 32, 2))
+    seen, _ = augment(key, probe, jnp.zeros(config.batch_size, jnp.int32), 10, config.augmentation)
+    # Pixels (16, 15) and (16, 16), which no padding reaches.
+    (row, left), (_, right) = np.asarray(seen[:, 16, 15:17]).astype(int).transpose(1, 2, 0)
+    mirrored = left > right
+    return np.stack([row - 12, np.where(mirrored, right - 11, right - 12)], 1), mirrored
+
+
+def train_program(case: Case, images, labels, start: Snapshot, steps: int, perturbation: float = 0.0) -> list[float]:
+    """Losses of PyTorch on its own, from our initial state, with weights off by a share of so much."""
+    rng = np.random.default_rng(0)
+    state = {
+        key: array * np.float32(1 + perturbation * rng.normal(size=array.shape)) for key, array in start.state.items()
+    }
+    program, losses = Program(case.recipe, images, labels, state), []
+    for step, batch in enumerate(batches(case.config, len(images), steps)):
+        loss, error = program.step(step, *batch)
+        program.saw_error(error)
+        losses.append(loss)
+    return losses
+
+
+def single_steps(case: Case, images, labels, ours: Trajectory) -> list[dict[str, float]]:
+    """One step of PyTorch from each of our snapshots that has the one after it: the differences, see `_compare`."""
+    program, found = Program(case.recipe, images, labels, ours.snapshots[0].state), []
+    for step, batch in enumerate(batches(case.config, len(images), len(ours.losses))):
+        if step in ours.snapshots and step + 1 in ours.snapshots:
+            before, after = ours.snapshots[step], ours.snapshots[step + 1]
+            program.load(before.state, before.velocity if step else {})
+            rate = program.rate(step)
+            theirs, _ = program.step(step, *batch)
+            differences = _compare(after, Snapshot(program.state(), program.velocity()), before)
+            differences["decay"] /= case.recipe.weight_decay
+            found.append({"step": step, "rate": rate, "loss": abs(ours.losses[step] - theirs) / theirs, **differences})
+        program.saw_error(ours.errors[step])
+    return found
+
+
+def _compare(ours: Snapshot, theirs: Snapshot, before: Snapshot) -> dict[str, float]:
+    """Norms of differences, each relative to the norm of what is compared.
+
+    Returns:
+      weights, statistics, momentum: of all together, relative to PyTorch's.
+      update: of the weights, relative to the way they went in this step.
+      decay: the coefficient of the weights in the difference of momentum, of kernels or of all else, whichever is
+        larger. Rounding moves gradients across the weights, not along them, so that little of it is left here.
+    """
+    statistics = {key for key in ours.state if "running" in key}
+    weights = ours.state.keys() - statistics
+
+    def norm(keys, a, b=None):
+        return np.sqrt(sum(np.sum(np.square(np.float64(a[k]) - (0 if b is None else b[k]))) for k in keys))
+
+    keys = ours.velocity.keys()
+    apart = norm(weights, ours.state, theirs.state)
+    groups = [{key for key in keys if (before.state[key].ndim > 1) == is_kernel} for is_kernel in (True, False)]
+    along = [
+        sum(np.vdot(np.float64(ours.velocity[k]) - theirs.velocity[k], before.state[k]) for k in group)
+        / norm(group, before.state) ** 2
+        for group in groups
+    ]
+    return {
+        "weights": apart / norm(weights, theirs.state),
+        "update": apart / norm(weights, theirs.state, before.state),
+        "statistics": norm(statistics, ours.state, theirs.state) / norm(statistics, theirs.state),
+        "momentum": norm(keys, ours.velocity, theirs.velocity) / norm(keys, theirs.velocity),
+        "decay": max(map(abs, along)),
+    }
+
+
+def wanted_steps(case: Case, steps: int) -> Callable[[int], bool]:
+    """Every tenth step, the last one, and those around the drops and the end of a warm-up by steps."""
+    changes = [change for change in (*case.recipe.drops, case.recipe.warm_up) if change >= 1]
+    near = {int(change) + offset for change in changes for offset in (-1, 0, 1)}
+    return lambda step: step % 10 == 0 or step == steps - 1 or step in near
+
+
+def main(
+    data_dir: str,
+    folder: pathlib.Path,
+    steps: int = 100,
+    recipes: tuple[str, ...] = tuple(CASES),
+    compress: tuple[str, ...] = ("resnet_20", "wrn_16_4", "resnet_110", "preresnet_164"),
+    chaos: tuple[str, ...] = tuple(CASES),
+    batch_size: int | None = None,
+) -> None:
+    """Runs cases beside PyTorch; after each, its numbers are written and the figure is drawn anew.
+
+    Args:
+      data_dir: a TFDS data directory with CIFAR-10.
+      folder: gets parity.json and parity.png; what parity.json holds already and does not run again stays.
+      steps: training steps of a case.
+      recipes: those to run as they are, on both sides.
+      compress: those to run with the whole schedule within `steps`, one step at a time from our state.
+      chaos: those for which PyTorch trains a second time, from perturbed weights.
+      batch_size: another than the recipe's.
+    """
+    twins.torch.set_num_threads(2)
+    cifar.prepare_backend((128,), "auto")
+    file = folder / "parity.json"
+    results = json.loads(file.read_text()) if file.exists() else {"recipes": {}, "compressed": {}}
+    (images, labels), *_ = load_splits(dataclasses.replace(CASES["resnet_20"].config, data_dir=data_dir))
+    for kind, names in (("recipes", recipes), ("compressed", compress), ("chaos", chaos)):
+        for name in names:
+            case, begin = CASES[name], time.monotonic()
+            result = results["recipes"][name] if kind == "chaos" else {}
+            if size := result.get("batch_size", batch_size):
+                case = Case(dataclasses.replace(case.config, batch_size=size), case.recipe)
+            if kind == "chaos":
+                start = train_ours(case, images, labels, 0, lambda step: False).snapshots[0]
+                result["perturbed"] = train_program(case, images, labels, start, len(result["ours"]), 1e-7)
+            else:
+                case = compressed(case, steps) if kind == "compressed" else case
+                ours = train_ours(case, images, labels, steps, wanted_steps(case, steps))
+                result = results[kind][name] = {"batch_size": case.config.batch_size, "ours": ours.losses}
+                result["single_steps"] = single_steps(case, images, labels, ours)
+                if kind == "recipes":
+                    result["pytorch"] = train_program(case, images, labels, ours.snapshots[0], steps)
+            folder.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps(rounded(results)) + "\n")
+            if kind != "compressed":
+                (folder / "parity.png").write_bytes(recipe_figure.draw(results["recipes"]))
+            print(f"{kind} {name}, {time.monotonic() - begin:.0f} s: {summary(result)}", flush=True)
+    print(table(results))
+
+
+def exceeded(step: dict[str, float]) -> dict[str, float]:
+    """The differences of a single step that are no rounding."""
+    return {key: step[key] for key, limit in TOLERANCE.items() if not step[key] < limit}
+
+
+def rounded(value: Any) -> Any:
+    """Numbers with the digits that mean something."""
+    if isinstance(value, dict):
+        return {key: rounded(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [rounded(part) for part in value]
+    return float(f"{value:.5g}") if isinstance(value, float) else value
+
+
+def summary(result: dict[str, Any]) -> dict[str, float]:
+    """The largest of each difference."""
+    keys = [key for key in result["single_steps"][0] if key not in ("step", "rate")]
+    largest = {key: max(step[key] for step in result["single_steps"]) for key in keys}
+    for name, other in (("curves", "ours"), ("chaos", "perturbed")):
+        if "pytorch" in result and other in result:
+            curves = (recipe_figure.smoothed(result[side]) for side in (other, "pytorch"))
+            largest[name] = float(np.abs(np.subtract(*curves)).max())
+    return {key: float(f"{value:.2g}") for key, value in largest.items()}
+
+
+def table(results: dict[str, Any]) -> str:
+    """What README shows, in Markdown."""
+    lines = ["| recipe | batch | steps | loss | weights | momentum | decay | curves | chaos |", f"|{'---|' * 9}"]
+    for kind, cases in results.items():
+        for name, result in cases.items():
+            largest = summary(result)
+            cells = [name + (", compressed" if kind == "compressed" else ""), result["batch_size"], len(result["ours"])]
+            cells += [largest.get(key, "") for key in ("loss", "weights", "momentum", "decay", "curves", "chaos")]
+            lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

@@ -1,0 +1,82 @@
+"""Recipes on the real CIFAR-10 beside the PyTorch program: a dozen steps; `recipes` runs more of them and draws."""
+
+import dataclasses
+import functools
+
+import numpy as np
+import pytest
+
+from resjax.data import load_dataset
+from tests.parity import recipes
+
+STEPS = 12
+DATA = None  # set by the fixture, for what is cached
+
+
+@pytest.fixture(scope="module", autouse=True)
+def data(real_data_dir):
+    global DATA
+    DATA = load_dataset("cifar10", "train", real_data_dir)
+
+
+@functools.cache
+def _compressed(name):
+    """(case, our run) with the whole schedule in a dozen steps, of small batches."""
+    case = recipes.CASES[name]
+    case = recipes.Case(dataclasses.replace(case.config, batch_size=32), case.recipe)
+    case = recipes.compressed(case, STEPS)
+    return case, recipes.train_ours(case, *DATA, STEPS, recipes.wanted_steps(case, STEPS))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "rates"),
+    [
+        ("resnet_20", [0.1, 0.01, 0.001]),
+        ("wrn_16_4", [0.1, 0.02, 0.004, 0.0008]),
+        # Warm-up, peak, two drops.
+        ("resnet_110", [0.01, 0.1, 0.01, 0.001]),
+    ],
+)
+def test_one_step_from_the_same_state_is_the_programs_all_along_the_schedule(name, rates):
+    case, ours = _compressed(name)
+    steps = recipes.single_steps(case, *DATA, ours)
+    seen = [step["rate"] for step in steps]
+    np.testing.assert_allclose([rate for i, rate in enumerate(seen) if rate not in seen[i - 1 : i]], rates)
+    assert not [(step["step"], beyond) for step in steps if (beyond := recipes.exceeded(step))]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("resnet_20", {"decayed": "all"}),
+        ("resnet_20", {"weight_decay": 2e-4}),
+        ("resnet_20", {"momentum": 0.85}),
+        ("resnet_20", {"nesterov": True}),
+        ("resnet_20", {"caffe": False}),
+        ("resnet_20", {"drops": (7, 9)}),
+        ("resnet_20", {"per_pixel": False}),
+        ("resnet_20", {"padding": "reflect"}),
+        ("resnet_110", {"warm_up": 0}),
+        ("wrn_16_4", {"decayed": "weights"}),
+        ("wrn_16_4", {"nesterov": False}),
+        ("wrn_16_4", {"rebuilds": False}),
+        ("wrn_16_4", {"factor": 0.1}),
+    ],
+    ids=str,
+)
+def test_another_recipe_than_ours_is_seen(name, change):
+    case, ours = _compressed(name)
+    other = dataclasses.replace(case, recipe=dataclasses.replace(case.recipe, **change))
+    assert any(recipes.exceeded(step) for step in recipes.single_steps(other, *DATA, ours))
+
+
+@pytest.mark.slow
+def test_both_go_the_same_way_on_their_own():
+    """In float32 a difference grows five-fold a step; a dozen steps of the paper's rate are still close."""
+    case = recipes.CASES["resnet_20"]
+    ours = recipes.train_ours(case, *DATA, STEPS, lambda step: False)
+    theirs = recipes.train_program(case, *DATA, ours.snapshots[0], STEPS)
+    np.testing.assert_allclose(ours.losses[:3], theirs[:3], rtol=1e-4)
+    np.testing.assert_allclose(ours.losses, theirs, rtol=0.15)
