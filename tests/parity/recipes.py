@@ -152,21 +152,23 @@ def train_ours(case: Case, images: np.ndarray, labels: np.ndarray, steps: int, w
     losses, errors, snapshots = [], [], {}
     for step in range(steps):
         if step == 0 or wanted(step) or wanted(step - 1):
-            snapshots[step] = _snapshot(state)
+            snapshots[step] = _snapshot(config, state)
         state, totals = feed.train(state, zero, 0, step, 1)
         losses.append(totals.mean_loss())
         errors.append(1 - totals.accuracy())
-    snapshots[steps] = _snapshot(state)
+    snapshots[steps] = _snapshot(config, state)
     return Trajectory(losses, errors, snapshots)
 
 
-def _snapshot(state: train.TrainState) -> Snapshot:
+def _snapshot(config: Config, state: train.TrainState) -> Snapshot:
     is_trace = lambda leaf: isinstance(leaf, optax.TraceState)  # noqa: E731
     (trace,) = [leaf for leaf in jax.tree.leaves(state.opt_state, is_leaf=is_trace) if is_trace(leaf)]
     params, statistics, trace = (
         twins.to_torch(restack(jax.device_get(tree), ())) for tree in (state.params, state.batch_stats, trace.trace)
     )
-    return Snapshot(params | statistics, trace)
+    # Steps go down the gradient, which is what PyTorch's velocity sums up.
+    sign = -1 if config.optimizer.momentum_form == "caffe" else 1
+    return Snapshot(params | statistics, {key: sign * array for key, array in trace.items()})
 
 
 def batches(config: Config, images: int, steps: int) -> list[Batch]:

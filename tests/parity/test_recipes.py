@@ -10,22 +10,15 @@ from resjax.data import load_dataset
 from tests.parity import recipes
 
 STEPS = 12
-DATA = None  # set by the fixture, for what is cached
-
-
-@pytest.fixture(scope="module", autouse=True)
-def data(real_data_dir):
-    global DATA
-    DATA = load_dataset("cifar10", "train", real_data_dir)
 
 
 @functools.cache
-def _compressed(name):
-    """(case, our run) with the whole schedule in a dozen steps, of small batches."""
-    case = recipes.CASES[name]
+def _compressed(name, data_dir):
+    """(case, training set, our run) with the whole schedule in a dozen steps, of small batches."""
+    case, data = recipes.CASES[name], load_dataset("cifar10", "train", data_dir)
     case = recipes.Case(dataclasses.replace(case.config, batch_size=32), case.recipe)
     case = recipes.compressed(case, STEPS)
-    return case, recipes.train_ours(case, *DATA, STEPS, recipes.wanted_steps(case, STEPS))
+    return case, data, recipes.train_ours(case, *data, STEPS, recipes.wanted_steps(case, STEPS))
 
 
 @pytest.mark.slow
@@ -38,9 +31,9 @@ def _compressed(name):
         ("resnet_110", [0.01, 0.1, 0.01, 0.001]),
     ],
 )
-def test_one_step_from_the_same_state_is_the_programs_all_along_the_schedule(name, rates):
-    case, ours = _compressed(name)
-    steps = recipes.single_steps(case, *DATA, ours)
+def test_one_step_from_the_same_state_is_the_programs_all_along_the_schedule(name, rates, real_data_dir):
+    case, data, ours = _compressed(name, real_data_dir)
+    steps = recipes.single_steps(case, *data, ours)
     seen = [step["rate"] for step in steps]
     np.testing.assert_allclose([rate for i, rate in enumerate(seen) if rate not in seen[i - 1 : i]], rates)
     assert not [(step["step"], beyond) for step in steps if (beyond := recipes.exceeded(step))]
@@ -66,17 +59,17 @@ def test_one_step_from_the_same_state_is_the_programs_all_along_the_schedule(nam
     ],
     ids=str,
 )
-def test_another_recipe_than_ours_is_seen(name, change):
-    case, ours = _compressed(name)
+def test_another_recipe_than_ours_is_seen(name, change, real_data_dir):
+    case, data, ours = _compressed(name, real_data_dir)
     other = dataclasses.replace(case, recipe=dataclasses.replace(case.recipe, **change))
-    assert any(recipes.exceeded(step) for step in recipes.single_steps(other, *DATA, ours))
+    assert any(recipes.exceeded(step) for step in recipes.single_steps(other, *data, ours))
 
 
 @pytest.mark.slow
-def test_both_go_the_same_way_on_their_own():
+def test_both_go_the_same_way_on_their_own(real_data_dir):
     """In float32 a difference grows five-fold a step; a dozen steps of the paper's rate are still close."""
-    case = recipes.CASES["resnet_20"]
-    ours = recipes.train_ours(case, *DATA, STEPS, lambda step: False)
-    theirs = recipes.train_program(case, *DATA, ours.snapshots[0], STEPS)
+    case, data = recipes.CASES["resnet_20"], load_dataset("cifar10", "train", real_data_dir)
+    ours = recipes.train_ours(case, *data, STEPS, lambda step: False)
+    theirs = recipes.train_program(case, *data, ours.snapshots[0], STEPS)
     np.testing.assert_allclose(ours.losses[:3], theirs[:3], rtol=1e-4)
     np.testing.assert_allclose(ours.losses, theirs, rtol=0.15)
