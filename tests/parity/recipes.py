@@ -104,7 +104,7 @@ def compressed(case: Case, steps: int) -> Case:
     """The same recipe with all that its schedule does within `steps` steps.
 
     The drops are spread over the second half; a warm-up by steps takes the first quarter, one until an error ends at
-    99%, which the running average passes after a few steps.
+    99.5%, which the running average passes after a few steps.
     """
     count = len(case.recipe.drops)
     drops = tuple(steps // 2 + i * (steps // 2) // count for i in range(count))
@@ -112,8 +112,8 @@ def compressed(case: Case, steps: int) -> Case:
     schedule = dataclasses.replace(case.config.schedule, boundaries=tuple(drop / per_epoch for drop in drops))
     recipe = dataclasses.replace(case.recipe, drops=drops)
     if schedule.warmup_until_error:
-        schedule = dataclasses.replace(schedule, warmup_until_error=99.0)
-        recipe = dataclasses.replace(recipe, warm_up=0.99)
+        schedule = dataclasses.replace(schedule, warmup_until_error=99.5)
+        recipe = dataclasses.replace(recipe, warm_up=0.995)
     elif schedule.warmup_epochs:
         schedule = dataclasses.replace(schedule, warmup_epochs=(steps // 4) / per_epoch)
         recipe = dataclasses.replace(recipe, warm_up=steps // 4)

@@ -16,7 +16,7 @@ STEPS = 12
 def _compressed(name, data_dir):
     """(case, training set, our run) with the whole schedule in a dozen steps, of small batches."""
     case, data = recipes.CASES[name], load_dataset("cifar10", "train", data_dir)
-    case = recipes.Case(dataclasses.replace(case.config, batch_size=32), case.recipe)
+    case = recipes.Case(dataclasses.replace(case.config, batch_size=16), case.recipe)
     case = recipes.compressed(case, STEPS)
     return case, data, recipes.train_ours(case, *data, STEPS, recipes.wanted_steps(case, STEPS))
 
@@ -67,9 +67,9 @@ def test_another_recipe_than_ours_is_seen(name, change, real_data_dir):
 
 @pytest.mark.slow
 def test_both_go_the_same_way_on_their_own(real_data_dir):
-    """In float32 a difference grows five-fold a step; a dozen steps of the paper's rate are still close."""
+    """In float32 a difference grows five-fold a step; some steps of the paper's rate are still close."""
     case, data = recipes.CASES["resnet_20"], load_dataset("cifar10", "train", real_data_dir)
-    ours = recipes.train_ours(case, *data, STEPS, lambda step: False)
-    theirs = recipes.train_program(case, *data, ours.snapshots[0], STEPS)
+    ours = recipes.train_ours(case, *data, 8, lambda step: False)
+    theirs = recipes.train_program(case, *data, ours.snapshots[0], 8)
     np.testing.assert_allclose(ours.losses[:3], theirs[:3], rtol=1e-4)
-    np.testing.assert_allclose(ours.losses, theirs, rtol=0.15)
+    np.testing.assert_allclose(ours.losses, theirs, rtol=0.1)
