@@ -8,6 +8,7 @@ import pytest
 
 from resjax.data import load_dataset
 from tests.parity import recipes
+from tests.parity.recipe_cases import CASES, Case, compressed, wanted_steps
 
 STEPS = 12
 
@@ -15,10 +16,10 @@ STEPS = 12
 @functools.cache
 def _compressed(name, data_dir):
     """(case, training set, our run) with the whole schedule in a dozen steps, of small batches."""
-    case, data = recipes.CASES[name], load_dataset("cifar10", "train", data_dir)
-    case = recipes.Case(dataclasses.replace(case.config, batch_size=16), case.recipe)
-    case = recipes.compressed(case, STEPS)
-    return case, data, recipes.train_ours(case, *data, STEPS, recipes.wanted_steps(case, STEPS))
+    case, data = CASES[name], load_dataset("cifar10", "train", data_dir)
+    case = Case(dataclasses.replace(case.config, batch_size=16), case.recipe)
+    case = compressed(case, STEPS)
+    return case, data, recipes.train_ours(case, *data, STEPS, wanted_steps(case, STEPS))
 
 
 @pytest.mark.slow
@@ -68,7 +69,7 @@ def test_another_recipe_than_ours_is_seen(name, change, real_data_dir):
 @pytest.mark.slow
 def test_both_go_the_same_way_on_their_own(real_data_dir):
     """In float32 a difference grows five-fold a step; some steps of the paper's rate are still close."""
-    case, data = recipes.CASES["resnet_20"], load_dataset("cifar10", "train", real_data_dir)
+    case, data = CASES["resnet_20"], load_dataset("cifar10", "train", real_data_dir)
     ours = recipes.train_ours(case, *data, 8, lambda step: False)
     theirs = recipes.train_program(case, *data, ours.snapshots[0], 8)
     np.testing.assert_allclose(ours.losses[:3], theirs[:3], rtol=1e-4)
