@@ -68,9 +68,8 @@ def test_another_recipe_than_ours_is_seen(name, change, real_data_dir):
 
 @pytest.mark.slow
 def test_both_go_the_same_way_on_their_own(real_data_dir):
-    """In float32 a difference grows five-fold a step; some steps of the paper's rate are still close."""
-    case, data = CASES["resnet_20"], load_dataset("cifar10", "train", real_data_dir)
-    ours = recipes.train_ours(case, *data, 8, lambda step: False)
-    theirs = recipes.train_program(case, *data, ours.snapshots[0], 8)
-    np.testing.assert_allclose(ours.losses[:3], theirs[:3], rtol=1e-4)
-    np.testing.assert_allclose(ours.losses, theirs, rtol=0.1)
+    """In float32 a difference grows five-fold a step at the paper's rate; a dozen steps are still close."""
+    case, data, ours = _compressed("resnet_20", real_data_dir)
+    theirs = recipes.train_program(case, *data, ours.snapshots[0], STEPS)
+    np.testing.assert_allclose(ours.losses[:3], theirs[:3], rtol=1e-3)
+    np.testing.assert_allclose(ours.losses, theirs, rtol=0.2)
