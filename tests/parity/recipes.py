@@ -29,22 +29,19 @@ import tyro
 from experiments import cifar
 from experiments.configs.base import Config
 from experiments.engine import Task
+from experiments.environment import hardware
 from experiments.feeds import make_feed
 from experiments.image_splits import load_splits
 from resjax import train
 from resjax.data.augment import augment
 from resjax.models.stacking import restack
 from resjax.train.state import step_key
-from tests.parity import recipe_figure, twins
+from tests.parity import recipe_report, twins
 from tests.parity.recipe_cases import CASES, Case, compressed, wanted_steps
 from tests.parity.torch_program import Program
 
 Batch = tuple[np.ndarray, np.ndarray, np.ndarray]
 """What both sides train on in a step: index [n], offsets [n, 2] and mirrored [n], as `Program.step` takes them."""
-
-# Of a single step in float32, see `_compare`. Rounding moves a pre-activation near zero to the other side of its ReLU:
-# that changes the gradient, and so momentum and update, by up to some 1e-3, where all else agrees to 1e-6.
-TOLERANCE = {"loss": 1e-5, "weights": 1e-4, "statistics": 1e-5, "momentum": 1e-2, "update": 1e-2, "decay": 1e-2}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,7 +189,7 @@ def main(
 
     Args:
       data_dir: a TFDS data directory with CIFAR-10.
-      folder: gets parity.json and parity.png; what parity.json holds already and does not run again stays.
+      folder: gets parity.json, parity.md and parity.png; what parity.json holds and does not run again stays.
       steps: training steps of a case.
       recipes: those to run as they are, on both sides.
       compress: those to run with the whole schedule within `steps`, one step at a time from our state.
@@ -216,21 +213,17 @@ def main(
             else:
                 case = compressed(case, steps) if kind == "compressed" else case
                 ours = train_ours(case, images, labels, steps, wanted_steps(case, steps))
-                result = results[kind][name] = {"batch_size": case.config.batch_size, "ours": ours.losses}
+                result = results[kind][name] = {"batch_size": case.config.batch_size, "machine": hardware()}
+                result["ours"] = ours.losses
                 result["single_steps"] = single_steps(case, images, labels, ours)
                 if kind == "recipes":
                     result["pytorch"] = train_program(case, images, labels, ours.snapshots[0], steps)
             folder.mkdir(parents=True, exist_ok=True)
             file.write_text(json.dumps(rounded(results)) + "\n")
+            (folder / "parity.md").write_text(recipe_report.markdown(results))
             if kind != "compressed":
-                (folder / "parity.png").write_bytes(recipe_figure.draw(results["recipes"]))
-            print(f"{kind} {name}, {time.monotonic() - begin:.0f} s: {summary(result)}", flush=True)
-    print(table(results))
-
-
-def exceeded(step: dict[str, float]) -> dict[str, float]:
-    """The differences of a single step that are no rounding."""
-    return {key: step[key] for key, limit in TOLERANCE.items() if not step[key] < limit}
+                (folder / "parity.png").write_bytes(recipe_report.draw(results["recipes"]))
+            print(f"{kind} {name}, {time.monotonic() - begin:.0f} s: {recipe_report.summary(result)}", flush=True)
 
 
 def rounded(value: Any) -> Any:
@@ -240,29 +233,6 @@ def rounded(value: Any) -> Any:
     if isinstance(value, list):
         return [rounded(part) for part in value]
     return float(f"{value:.5g}") if isinstance(value, float) else value
-
-
-def summary(result: dict[str, Any]) -> dict[str, float]:
-    """The largest of each difference."""
-    keys = [key for key in result["single_steps"][0] if key not in ("step", "rate")]
-    largest = {key: max(step[key] for step in result["single_steps"]) for key in keys}
-    for name, other in (("curves", "ours"), ("chaos", "perturbed")):
-        if "pytorch" in result and other in result:
-            curves = (recipe_figure.smoothed(result[side]) for side in (other, "pytorch"))
-            largest[name] = float(np.abs(np.subtract(*curves)).max())
-    return {key: float(f"{value:.2g}") for key, value in largest.items()}
-
-
-def table(results: dict[str, Any]) -> str:
-    """What README shows, in Markdown."""
-    lines = ["| recipe | batch | steps | loss | weights | momentum | decay | curves | chaos |", f"|{'---|' * 9}"]
-    for kind, cases in results.items():
-        for name, result in cases.items():
-            largest = summary(result)
-            cells = [name + (", compressed" if kind == "compressed" else ""), result["batch_size"], len(result["ours"])]
-            cells += [largest.get(key, "") for key in ("loss", "weights", "momentum", "decay", "curves", "chaos")]
-            lines.append(f"| {' | '.join(map(str, cells))} |")
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import pytest
 from resjax.data import load_dataset
 from tests.parity import recipes
 from tests.parity.recipe_cases import CASES, Case, compressed, wanted_steps
+from tests.parity.recipe_report import exceeded
 
 STEPS = 12
 
@@ -37,7 +38,7 @@ def test_one_step_from_the_same_state_is_the_programs_all_along_the_schedule(nam
     steps = recipes.single_steps(case, *data, ours)
     seen = [step["rate"] for step in steps]
     np.testing.assert_allclose([rate for i, rate in enumerate(seen) if rate not in seen[i - 1 : i]], rates)
-    assert not [(step["step"], beyond) for step in steps if (beyond := recipes.exceeded(step))]
+    assert not [(step["step"], beyond) for step in steps if (beyond := exceeded(step))]
 
 
 @pytest.mark.slow
@@ -63,7 +64,7 @@ def test_one_step_from_the_same_state_is_the_programs_all_along_the_schedule(nam
 def test_another_recipe_than_ours_is_seen(name, change, real_data_dir):
     case, data, ours = _compressed(name, real_data_dir)
     other = dataclasses.replace(case, recipe=dataclasses.replace(case.recipe, **change))
-    assert any(recipes.exceeded(step) for step in recipes.single_steps(other, *data, ours))
+    assert any(exceeded(step) for step in recipes.single_steps(other, *data, ours))
 
 
 @pytest.mark.slow
