@@ -41,14 +41,15 @@ def summary(result: dict[str, Any]) -> dict[str, float]:
 _EXPLAINED = f"""# Recipes beside PyTorch
 
 `python -m tests.parity.recipes --data_dir DIR --folder experiments/ledger` trains our configs and a PyTorch program
-that is written apart from them (`tests/parity/torch_program.py`) on the real CIFAR-10, in float32, with the same initial
-weights, order of images, crops and flips.
+that is written apart from them (`tests/parity/torch_program.py`) on the real CIFAR-10, in float32, with the same
+initial weights, order of images, crops and flips.
 
 loss .. decay: the largest relative difference after one step of both from the same state (weights, BN statistics and
 momentum before every tenth step of ours, and before those around each change of the rate); decay is the share of the
 weight decay that one of them has more. Expected below: {", ".join(f"{k} {v:g}" for k, v in TOLERANCE.items())}.
 curves: the largest distance between the means of {WINDOW} losses, each side on its own from the initial weights. chaos:
-the same of PyTorch and PyTorch from initial weights that are off by 1e-7. Compressed: with warm-up and drops within so
+the same of PyTorch and PyTorch from initial weights that are off by 1e-7; curves are expected within three times that,
+as both are a single draw of the same chaos. Compressed: with warm-up and drops within so
 many steps; of these single steps alone.
 
 """
