@@ -28,10 +28,10 @@ import tyro
 
 from experiments import cifar
 from experiments.configs.base import Config
-from experiments.engine import Task
 from experiments.environment import hardware
 from experiments.feeds import make_feed
 from experiments.image_splits import load_splits
+from experiments.task import Task
 from resjax import train
 from resjax.data.augment import augment
 from resjax.models.stacking import restack
@@ -67,11 +67,14 @@ def train_ours(case: Case, images: np.ndarray, labels: np.ndarray, steps: int, w
     model, optimizer, schedule = cifar.build(config, 10, len(images))
     prepared = cifar.preprocessing(config, images)
     task = Task(model, optimizer, schedule, **prepared, train_data=data, test_data=data, title=config.model.name)
-    mesh = train.data_mesh(jax.devices()[:2])
+    devices = jax.devices()[:2]
+    mesh = train.data_mesh(devices)
     sharding = train.state_sharding(jax.eval_shape(lambda: task.new_state(config)), mesh, False)
     state = jax.jit(lambda: task.new_state(config), out_shardings=sharding)()
     eval_step = train.make_eval_step(model, task.normalize)
-    feed = make_feed(config, data, {}, task.train_step(config, sharding), eval_step, mesh, sharding, 0, print)
+    feed = make_feed(
+        config, [config.seed], data, {}, task.train_step(config, sharding), eval_step, mesh, devices, sharding, 0, print
+    )
     zero = train.put_whole(task.zero, mesh)
     losses, errors, snapshots = [], [], {}
     for step in range(steps):
