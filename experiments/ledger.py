@@ -191,7 +191,7 @@ def _rows_of(name: str, named: NamedRun, groups: list[list[dict[str, Any]]]) -> 
             )
     for group, text in zip(groups, changed, strict=True):
         if text:
-            same_network = group[0]["parameters"] == named.parameters_of_network
+            same_network = not any(key.startswith("model.") for key in text)
             rows.append(_row(name, group, published.get(group[0]["dataset"]) if same_network else None, text))
     return rows
 

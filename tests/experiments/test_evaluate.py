@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 import re
 
 import jax
@@ -12,8 +13,10 @@ import pytest
 import resjax
 from experiments import evaluate
 from experiments.configs.cifar import CONFIGS
+from experiments.model_card import card
 from resjax.data import load_dataset
 from resjax.interop import shipped
+from tests.conftest import ROOT
 from tests.experiments.command import outcome
 from tests.experiments.finished_run import write_run
 
@@ -119,3 +122,30 @@ def test_only_a_finished_run_is_saved(capsys, tmp_path, run):
     (run / "summary.json").unlink()
     code, _, err = _main(capsys, run, "--save", tmp_path / "new")
     assert code == 2 and "not finished (3 of 20 epochs)" in err and not (tmp_path / "new").exists()
+
+
+def test_every_shipped_network_loads_and_its_card_is_up_to_date():
+    assert resjax.list_pretrained()
+    for name in resjax.list_pretrained():
+        model, variables = resjax.from_pretrained(name)
+        about = resjax.pretrained_info(name)
+        assert sum(leaf.size for leaf in jax.tree.leaves(variables["params"])) == about["parameters"]
+        assert (shipped.SHIPPED / name / "README.md").read_text() == card(name, about)
+        assert model.apply(variables, jnp.zeros((1, 32, 32, 3))).shape == (1, len(about["class_names"]))
+        assert np.shape(about["mean"])[-1] == np.shape(about["std"])[-1] == 3
+
+
+def test_the_ledger_has_the_run_of_every_shipped_network():
+    runs = json.loads((ROOT / "experiments" / "ledger" / "ledger.json").read_text())["runs"]
+    known = {(run["command"], run["commit"]) for run in runs}
+    for name in resjax.list_pretrained():
+        about = resjax.pretrained_info(name)
+        assert (about["command"], about["commit"]) in known
+
+
+@pytest.mark.slow
+def test_the_shipped_networks_have_the_errors_of_their_cards(capsys, real_data_dir):
+    for name in resjax.list_pretrained():
+        code, out, _ = _main(capsys, name, "--data_dir", real_data_dir)
+        about = resjax.pretrained_info(name)
+        assert code == 0 and f"({about['errors']:,} of {about['test_images']:,} images)" in out

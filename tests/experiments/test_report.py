@@ -82,8 +82,9 @@ def test_a_summary_of_an_earlier_version_is_read_as_far_as_it_goes(capsys, tmp_p
     assert ours["reported"]["mean"] == 9.0
 
 
-def test_another_network_has_no_published_number(capsys, tmp_path):
-    model = dataclasses.replace(CONFIGS["resnet_20"].config.model, name="resnet_26")
+@pytest.mark.parametrize("other", ["resnet_26", "preresnet_20"])  # the second has as many parameters
+def test_another_network_has_no_published_number(capsys, tmp_path, other):
+    model = dataclasses.replace(CONFIGS["resnet_20"].config.model, name=other)
     path = write_run(tmp_path / "run", "resnet_20", model=model)
     table, _ = _report(capsys, tmp_path / "ledger", path)
     assert _find(table, "resnet_20")[1]["published"] is None
