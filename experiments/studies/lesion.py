@@ -61,7 +61,8 @@ def draw(figure, result):
         axes.axhline(100 * result["network"]["chance"], color="gray", lw=0.8, ls=":", label="chance")
         axes.set_ylabel("test error (%)")
         axes.set_ylim(0, 100)
-        axes.legend()
+        # Below: every part of the axes may have a curve.
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=3)
     single.set(xlabel="deleted block or layer (dashed: none)", title="one deleted")
     several.set(xlabel="number deleted", title="several, at random (quartiles)")
 
