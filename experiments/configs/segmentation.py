@@ -108,8 +108,14 @@ def _wu_2016(
         ohem_threshold=0.6,
         ohem_least=256,
         augmentation=MaskAugmentation(crop=500, scale_min=0.7, scale_max=1.3, flip=True),
+        # MXNet's SGD (sgd_mom_update) keeps the rate in its velocity, as Caffe's does.
         optimizer=OptimizerConfig(
-            learning_rate=0.0016, momentum=0.9, weight_decay=5e-4, decay="not_biases", bias_factor=2.0
+            learning_rate=0.0016,
+            momentum=0.9,
+            momentum_form="caffe",
+            weight_decay=5e-4,
+            decay="not_biases",
+            bias_factor=2.0,
         ),
         schedule=schedule or ScheduleConfig(kind="linear"),
         eval_batch_size=16,

@@ -40,7 +40,7 @@ def sgd(
       momentum_resets: steps before which v is set to zero. Wide ResNet's code rebuilds its optimizer at each drop.
       factors: parameters -> a tree of the factors of their learning rates, see `learning_rate_factors`.
       warm_up: see `warm_up_until`.
-      momentum_form: "torch", or "caffe", in which the solvers of He et al. 2015 and of Highway networks keep v.
+      momentum_form: "torch", or "caffe": that of the solvers of He et al. 2015 and Highway networks, and of MXNet's.
 
     Raises:
       InputError: for a `decay` or a `momentum_form` of another name.
