@@ -157,7 +157,7 @@ class Engine:
                 f"the seeds in {self._workdir.path} are at different steps: go on with each by itself, as --seed S"
                 f" --workdir {self._workdir.path}/seed_S"
             )
-        if self._start:
+        if all(self._start in run.saved_steps for run in self.runs):
             try:
                 restored = [run.restore(state, zero, self._start) for run, state in zip(self.runs, states, strict=True)]
             except train.CheckpointError as error:
