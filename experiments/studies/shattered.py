@@ -6,7 +6,7 @@ from experiments.studies.study import Bench, Study
 from resjax import analysis
 from resjax.analysis import RandomNetwork
 
-DEPTHS = (2, 4, 10, 24, 50)
+DEPTHS = (2, 4, 6, 10, 24, 50)
 LAGS = 16
 DATA_INPUTS = 32
 KINDS = {
@@ -36,23 +36,24 @@ def measure(bench: Bench):
         "autocorrelation": {name: {"-": analysis.autocorrelation(series, LAGS)} for name, series in noise.items()},
         "covariance": {name: analysis.covariance(series) for name, series in noise.items()},
         "correlation": {},
+        "standard_error": {},
         "fit": {},
     }
     for kind, fields in KINDS.items():
-        result["autocorrelation"][kind], result["correlation"][kind] = {}, []
+        result["autocorrelation"][kind], found = {}, []
         for depth in DEPTHS:
             network = RandomNetwork(depth, **fields)
             series = analysis.grid_derivatives(network, **sizes)
             result["autocorrelation"][kind][str(depth)] = analysis.autocorrelation(series, LAGS)
             if depth == SHOWN_DEPTHS[kind]:
                 result["covariance"][kind] = analysis.covariance(series)
-            found = analysis.data_correlations(network, options.seed, options.networks, inputs)
-            result["correlation"][kind].append(found.mean())
-        # Correlations below what chance leaves between so many coordinates are noise.
-        floor = 1 / np.sqrt(inputs.shape[1] * options.networks * DATA_INPUTS)
-        kept = np.array(result["correlation"][kind]) > floor
+            found.append(analysis.data_correlations(network, options.seed, options.networks, inputs))
+        mean, error = np.mean(found, 1), np.std(found, 1, ddof=1) / np.sqrt(options.networks)
+        result["correlation"][kind], result["standard_error"][kind] = mean, error
+        # From the depth on at which networks drawn anew could change its sign it is noise, and follows no law.
+        kept = np.logical_and.accumulate(mean > 2 * error)
         if kept.sum() >= 3:
-            fit = analysis.fit_decay(np.array(DEPTHS)[kept], np.array(result["correlation"][kind])[kept])
+            fit = analysis.fit_decay(np.array(DEPTHS)[kept], mean[kept])
             result["fit"][kind] = {"depths": np.array(DEPTHS)[kept], **vars(fit)}
     return result
 
@@ -68,15 +69,18 @@ def draw(figure, result):
         depth = SHOWN_DEPTHS[kind]
         label = f"{kind}, {depth} layers"
         curves.plot(lags, result["autocorrelation"][kind][str(depth)], "o-", ms=3, color=f"C{i}", label=label)
-        correlation = np.array(result["correlation"][kind])
+        correlation, error = (np.array(result[key][kind]) for key in ("correlation", "standard_error"))
         positive = correlation > 0
         decay.loglog(depths[positive], correlation[positive], "o-", ms=3, color=f"C{i}", label=kind)
+        decay.fill_between(depths, correlation - error, correlation + error, color=f"C{i}", alpha=0.2, lw=0)
     smooth = np.linspace(2, depths[-1], 200)
     decay.plot(smooth, 2.0**-smooth, "k--", lw=0.8, label="$2^{-L}$")
     decay.plot(smooth, smooth**-0.5, "k:", lw=0.8, label="$L^{-1/2}$")
     curves.set(xlabel="lag (grid points)", ylabel="autocorrelation of df/dx", title="on a grid of [-2, 2]")
     decay.set(xlabel="layers L", ylabel="correlation of gradients", title=f"between inputs: {result['inputs']}")
     decay.set_ylim(1e-5, 2)
+    decay.set_xticks(depths, depths, minor=False)
+    decay.set_xticks([], minor=True)
     curves.legend(ncols=2)
     decay.legend(ncols=2)
     panels = bottom.subplots(1, len(result["covariance"]))
