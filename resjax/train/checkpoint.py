@@ -105,6 +105,8 @@ class Checkpoints:
 
         `test_error` is in percent; of a measure that is better the higher, what lacks to 100.
         """
+        if jax.process_count() > 1:  # processes meet at barriers of the same names, whichever folder they write
+            self.wait()
         self._save(self._best, state, totals, run, {"test_error": test_error})
         self._wait(self._best)
 
