@@ -80,6 +80,16 @@ def _interrupt(path, events: int, **options) -> None:
         engine.run()
 
 
+def test_a_checkpoint_of_step_0_is_gone_on_from_like_any_other(tmp_path):
+    _interrupt(tmp_path, 1)  # behind the compilation, before the first step
+    assert Workdir(tmp_path).saved_steps() == [0]
+    engine = _engine(tmp_path)
+    _stop_at(engine, 1)
+    with pytest.raises(Interrupted):
+        engine.run()
+    assert "resuming at step 0 from" in engine.output.getvalue()
+
+
 def _lasting(records):
     """Records without the times."""
     return [{k: v for k, v in r.items() if "second" not in k} for r in records]
