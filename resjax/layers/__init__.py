@@ -1,6 +1,6 @@
 """What every network is made of."""
 
-from resjax.layers.activation import relu
+from resjax.layers.activation import gelu, relu
 from resjax.layers.backend import networks_in_a_loop, plain_convolutions, split_batch
 from resjax.layers.block import ORDERS, PRE_ACTIVATION, SHORTCUTS, ConvSpec, ResidualBlock
 from resjax.layers.conv import CONV_OUTPUT, Conv, conv2d
@@ -8,7 +8,7 @@ from resjax.layers.gates import Gates, run_if_active, scale
 from resjax.layers.head import ClassifierHead
 from resjax.layers.initializers import INITIALIZERS, initializer
 from resjax.layers.norm import MOMENTS, BatchNorm, empty_moments
-from resjax.layers.pool import max_pool
+from resjax.layers.pool import max_pool, max_pool_halved
 from resjax.layers.shortcut import (
     ConstantScaling,
     Gating,
@@ -48,8 +48,10 @@ __all__ = [
     "average_and_pad",
     "conv2d",
     "empty_moments",
+    "gelu",
     "initializer",
     "max_pool",
+    "max_pool_halved",
     "networks_in_a_loop",
     "plain_convolutions",
     "relu",

@@ -1,4 +1,4 @@
-"""The nonlinearity."""
+"""The nonlinearities."""
 
 import jax
 import jax.numpy as jnp
@@ -11,3 +11,8 @@ def relu(x: jax.Array) -> jax.Array:
     reader of a block's output repeats it, with the additions of all the blocks before.
     """
     return jnp.where(x <= 0, jnp.zeros((), x.dtype), x)
+
+
+def gelu(x: jax.Array) -> jax.Array:
+    """x times the normal distribution function of x, elementwise (Hendrycks & Gimpel 2016, arXiv 1606.08415)."""
+    return jax.nn.gelu(x, approximate=False)

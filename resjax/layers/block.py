@@ -71,6 +71,7 @@ class ResidualBlock(nn.Module):
         x comes activated.
       zero_init_last_norm: start the branch's last BN scale at 0, so that the block starts as its shortcut.
       variant: what happens to the shortcut on its way.
+      activation: the nonlinearity, where the orders say ReLU.
     """
 
     conv: Callable[..., nn.Module]
@@ -82,6 +83,7 @@ class ResidualBlock(nn.Module):
     activate_first: str = "branch"
     zero_init_last_norm: bool = False
     variant: ShortcutVariant | None = None
+    activation: Callable[[jax.Array], jax.Array] = relu
 
     @property
     def features(self) -> int:
@@ -96,7 +98,7 @@ class ResidualBlock(nn.Module):
         if self.order in PRE_ACTIVATION and (
             self.activate_first == "shortcut" or (self.activate_first == "shape" and shape_changes)
         ):
-            x = relu(self._norm(0, train, x) if self.order == "full_pre_activation" else x)
+            x = self.activation(self._norm(0, train, x) if self.order == "full_pre_activation" else x)
             first_is_done = True
 
         def branch(block, x):
@@ -116,16 +118,16 @@ class ResidualBlock(nn.Module):
         for i, spec in enumerate(self.convs):
             if i > 0 or not first_is_done:
                 if self.order == "full_pre_activation":
-                    x = relu(self._norm(i, train, x))
+                    x = self.activation(self._norm(i, train, x))
                 elif self.order == "relu_only_pre_activation" and i == 0:
-                    x = relu(x)
+                    x = self.activation(x)
             x = self._conv(i, spec, train, x)
             if self.order == "full_pre_activation":
                 continue
             if i < last or self.order != "bn_after_addition":
                 x = self._norm(i, train, x)
             if i < last or self.order == "relu_before_addition":
-                x = relu(x)
+                x = self.activation(x)
         return x
 
     @nn.nowrap
@@ -151,7 +153,7 @@ class ResidualBlock(nn.Module):
     def _after(self, x, train):
         if self.order == "bn_after_addition":
             x = self._norm(len(self.convs) - 1, train, x)
-        return relu(x) if self.order in ("original", "bn_after_addition") else x
+        return self.activation(x) if self.order in ("original", "bn_after_addition") else x
 
     @nn.nowrap
     def _shortcut(self, x, shape_changes, train):

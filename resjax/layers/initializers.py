@@ -3,9 +3,21 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 
 from resjax.errors import unknown_name
+
+
+def _dirac(key, shape, dtype=jnp.float32):
+    """Kernels [kh, kw, C_in, C_out] of which output i < C_in is input i."""
+    height, width, c_in, _ = shape
+    kernel = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")(key, shape, dtype)
+    passing = jnp.zeros(shape[:3] + (min(shape[2:]),), dtype)
+    same = jnp.arange(min(shape[2:]))
+    passing = passing.at[height // 2, width // 2, same, same].set(1)
+    return kernel.at[..., : min(shape[2:])].set(passing)
+
 
 INITIALIZERS = {
     # Std sqrt(2 / (k k C_out)): fb.resnet.torch, torchvision's ResNet, DenseNet's code.
@@ -16,6 +28,8 @@ INITIALIZERS = {
     "xavier": nn.initializers.variance_scaling(1.0, "fan_in", "uniform"),
     # U(-1/sqrt(fan_in), 1/sqrt(fan_in)), Torch's default for linear layers.
     "torch_linear": nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),
+    # The first C_in outputs hand an input channel on, the others as torch_linear.
+    "dirac": _dirac,
     # U(0, 1), Torch7's default for BN scales.
     "uniform": nn.initializers.uniform(1.0),
     "ones": nn.initializers.ones,

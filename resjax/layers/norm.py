@@ -1,5 +1,6 @@
 """Batch normalisation with every convention that papers and frameworks disagree on made explicit."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -124,7 +125,8 @@ def empty_moments(batch_stats: Any) -> Any:
       batch_stats: the running statistics before the first call.
     """
     if "mean" not in batch_stats:
-        return {name: empty_moments(inner) for name, inner in batch_stats.items()}
+        inner = {name: inner for name, inner in batch_stats.items() if isinstance(inner, Mapping)}
+        return {name: empty_moments(statistics) for name, statistics in inner.items()}
     mean, var = batch_stats["mean"], batch_stats["var"]
     return {
         "calls": jnp.zeros(mean.shape[:-1]),  # scanned blocks have an axis before that of the channels

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 from flax import linen as nn
 
-from resjax.layers import Gates, relu
+from resjax.layers import Gates, max_pool_halved, relu
 from resjax.models.inputs import check_positive
 from resjax.models.network import NormalizedNetwork
 
@@ -43,7 +43,7 @@ class VGG(NormalizedNetwork):
         x, outputs = images, {}
         for i, num_layers in enumerate(self.stage_sizes):
             if i > 0:
-                x = nn.max_pool(x, (2, 2), (2, 2))
+                x = max_pool_halved(x)
             name = f"stage_{i + 1}"
             x = outputs[name] = PlainStage(conv, norm, self.width, num_layers, name=name)(x, train)
         return outputs | {"final": x}
