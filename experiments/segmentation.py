@@ -69,7 +69,9 @@ def run(name: str, named: NamedSegmentation, config: SegmentationConfig, console
     check_values(config, train_images)
     check_pixels(config, train_data, test_data)
     model = build(config, info.num_classes)
-    factors = train.learning_rate_factors(config.head_factor, config.optimizer.bias_factor)
+    factors = train.learning_rate_factors(
+        config.head_factor, config.optimizer.bias_factor, config.optimizer.scale_factor
+    )
     optimizer, schedule = build_optimizer(config, train_images, factors)
     side = config.augmentation.crop
     image_shape = (side, side, 3) if side else train_data.images.shape[1:]

@@ -32,6 +32,7 @@ class Task:
       measure: the number that the run is judged by.
       objective: loss and counts of a training step, see `resjax.train.Objective`.
       eval_step: see `resjax.train.make_eval_step`; None is that of a classifier.
+      steps_per_epoch: where `prepare` differs between epochs, see `resjax.train.make_train_step`.
       validation_data: as `test_data`; where it is given, the best epoch is chosen by it.
       zero: sums in which nothing is counted yet.
       variables: to start from; None initialises the network from the seed.
@@ -53,6 +54,7 @@ class Task:
     zero: Sums = dataclasses.field(default_factory=Totals.zero)
     variables: Any = None
     validation_data: Data | None = None
+    steps_per_epoch: int | None = None
 
     def held_out(self) -> dict[str, Data]:
         """What to evaluate on after each epoch, by name."""
@@ -75,4 +77,5 @@ class Task:
             objective=self.objective,
             micro_batches=config.micro_batches,
             sharding=sharding if config.shard_state else None,
+            steps_per_epoch=self.steps_per_epoch,
         )

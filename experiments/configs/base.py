@@ -99,6 +99,8 @@ class OptimizerConfig:
     """Set the velocity to zero at each drop of a piecewise schedule."""
     bias_factor: float = 1.0
     """Factor of the learning rate of biases, of BN, too."""
+    scale_factor: float = 1.0
+    """Factor of the learning rate of BN's scales; 0 leaves them as they are."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -29,8 +29,13 @@ class Augmentation:
     """Alpha of mixup's Beta(alpha, alpha) (Zhang et al. 2018, arXiv 1710.09412)."""
     cutmix: float = 0.0
     """Alpha of CutMix's Beta(alpha, alpha) (Yun et al. 2019, arXiv 1905.04899); with mixup, each image takes one."""
+    alternating_flip: bool = False
+    """In place of flip: mirror one half of the images in every even epoch and the other in every odd one, so that two
+    epochs show each image both ways (Jordan 2024, arXiv 2404.00498, section 3.6)."""
 
     def __post_init__(self):
+        if self.flip and self.alternating_flip:
+            raise InputError("flip, alternating_flip: choose one")
         if self.padding_mode not in ("zero", "reflect"):
             raise InputError(f"padding_mode: expected 'zero' or 'reflect', got {self.padding_mode!r}")
         for name in ("crop_padding", "cutout", "mixup", "cutmix"):
@@ -56,7 +61,12 @@ class Normalization:
 
 
 def augment(
-    key: jax.Array, images: jax.Array, labels: jax.Array, num_classes: int, augmentation: Augmentation
+    key: jax.Array,
+    images: jax.Array,
+    labels: jax.Array,
+    num_classes: int,
+    augmentation: Augmentation,
+    mirrored: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Augments a batch.
 
@@ -66,6 +76,7 @@ def augment(
       labels: int [N].
       num_classes: K.
       augmentation: what to do.
+      mirrored: bool [N], see `alternation`; of `alternating_flip` alone.
 
     Returns:
       Images [N, H, W, C] and target probabilities, float32 [N, K].
@@ -75,6 +86,10 @@ def augment(
         images = random_crop(crop_key, images, augmentation.crop_padding, augmentation.padding_mode)
     if augmentation.flip:
         images = random_flip(flip_key, images)
+    if augmentation.alternating_flip:
+        if mirrored is None:
+            raise InputError("alternating_flip: say which images are `mirrored`, see `alternation`")
+        images = _mirror(images, mirrored)
     if augmentation.cutout:
         images = cutout(cutout_key, images, augmentation.cutout)
     targets = jax.nn.one_hot(labels, num_classes, dtype=jnp.float32)
@@ -108,8 +123,33 @@ def random_crop(key: jax.Array, images: jax.Array, padding: int, mode: str = "ze
 
 def random_flip(key: jax.Array, images: jax.Array) -> jax.Array:
     """Mirrors each image of [N, H, W, C] left to right with probability 1/2."""
-    flipped = jax.random.bernoulli(key, 0.5, (len(images),))
-    return jnp.where(_per_image(flipped), images[:, :, ::-1], images)
+    return _mirror(images, jax.random.bernoulli(key, 0.5, (len(images),)))
+
+
+def alternation(images: jax.Array, epoch: jax.Array) -> jax.Array:
+    """Which of the uint8 images [N, H, W, C] `alternating_flip` mirrors in an epoch, counted from 0: bool [N].
+
+    The sum of an image's bytes says in which half it is, so that nothing is kept for each image, and the order of the
+    images does not matter.
+    """
+    return (images.sum((1, 2, 3), dtype=jnp.int32) + epoch) % 2 == 0
+
+
+def mirrored_and_shifted(images: jax.Array) -> list[tuple[float, jax.Array]]:
+    """Views of images [N, H, W, C] for test-time augmentation, each with its weight in the mean of the logits.
+
+    The images, and two copies shifted by a pixel each way along the diagonal (the border is reflected), all three also
+    mirrored; the shifted ones count half (Jordan 2024, section 3.5).
+    """
+    _, height, width, _ = images.shape
+    padded = jnp.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
+    shifted = [padded[:, i : i + height, i : i + width] for i in (0, 2)]
+    views = [(1 / 4, images), *((1 / 8, copy) for copy in shifted)]
+    return views + [(weight, view[:, :, ::-1]) for weight, view in views]
+
+
+def _mirror(images: jax.Array, mirrored: jax.Array) -> jax.Array:
+    return jnp.where(_per_image(mirrored), images[:, :, ::-1], images)
 
 
 def cutout(key: jax.Array, images: jax.Array, length: int) -> jax.Array:

@@ -1,6 +1,7 @@
-"""Normalisation of each image by its own contrast, and whitening, as the networks before batch statistics were fed.
+"""Normalisation of each image by its own contrast, and whitening: of whole images, and of patches.
 
-As pylearn2's `make_cifar10_gcn_whitened` prepares CIFAR-10 (Goodfellow et al. 2013, arXiv 1302.4389, section 5.2).
+Of whole images as pylearn2's `make_cifar10_gcn_whitened` prepares CIFAR-10 (Goodfellow et al. 2013, arXiv 1302.4389,
+section 5.2).
 """
 
 import dataclasses
@@ -77,3 +78,23 @@ def _contrast(images: np.ndarray) -> np.ndarray:
     flat -= flat.mean(1, keepdims=True)
     norms = np.sqrt(np.square(flat).sum(1, keepdims=True)) / _SCALE
     return flat / np.where(norms < _SMALLEST, 1, norms)
+
+
+def patch_whitening(images: np.ndarray, size: int = 2, bias: float = 5e-4) -> np.ndarray:
+    """A convolution kernel that whitens patches: float32 [size, size, C, 2 size^2 C].
+
+    Its outputs are the patches' coordinates along the eigenvectors of their second moments, each over the square root
+    of its eigenvalue + bias, and behind them the same negated, so that a rectifier loses nothing (Page 2019, "How to
+    train your ResNet" 8; Jordan 2024, arXiv 2404.00498, section 3.2).
+
+    Args:
+      images: normalised images, float [N, H, W, C].
+      size: height and width of a patch.
+      bias: added to the eigenvalues.
+    """
+    views = np.lib.stride_tricks.sliding_window_view(images, (size, size), axis=(1, 2))
+    channels = images.shape[-1]
+    patches = np.moveaxis(views, 3, 5).reshape(-1, size * size * channels).astype(np.float64)
+    values, vectors = np.linalg.eigh(patches.T @ patches / len(patches))
+    kernel = (vectors / np.sqrt(values + bias)).reshape(size, size, channels, -1)
+    return np.concatenate([kernel, -kernel], -1).astype(np.float32)

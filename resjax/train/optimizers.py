@@ -62,18 +62,20 @@ def sgd(
     )
 
 
-def learning_rate_factors(head: float = 1.0, biases: float = 1.0) -> Callable[[Any], Any]:
-    """Factors of learning rates for `sgd`: of what belongs to a head, and of biases; of a head's bias, both.
+def learning_rate_factors(head: float = 1.0, biases: float = 1.0, scales: float = 1.0) -> Callable[[Any], Any]:
+    """Factors of learning rates for `sgd`: of what belongs to a head, of biases and of scales; of a head's bias, both.
 
     Args:
       head: of parameters below a module named `head..`.
       biases: of leaves named `bias`, of convolutions, linear layers and BN (its beta).
+      scales: of leaves named `scale`, of BN (its gamma); 0 leaves them as they are.
     """
+    of_leaf = {"bias": biases, "scale": scales}
 
     def factors(params):
         def factor(path, _):
             in_head = any(entry.key.startswith("head") for entry in path[:-1])
-            return (head if in_head else 1.0) * (biases if path[-1].key == "bias" else 1.0)
+            return (head if in_head else 1.0) * of_leaf.get(path[-1].key, 1.0)
 
         return jax.tree_util.tree_map_with_path(factor, params)
 

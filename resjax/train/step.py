@@ -1,6 +1,6 @@
 """One training step and one evaluation step, as pure functions."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -20,7 +20,8 @@ Batch = tuple[jax.Array, ...]
 Prepare = Callable[..., tuple[jax.Array, jax.Array]]
 """(key, uint8 images, labels) -> (float images, targets): normalisation and augmentation.
 
-The targets of a classifier are probabilities [N, K].
+The targets of a classifier are probabilities [N, K]. Where `make_train_step` is told `steps_per_epoch`, it also takes
+`epoch`, int32, counted from 0.
 """
 
 Objective = Callable[..., tuple[jax.Array, dict[str, jax.Array]]]
@@ -50,6 +51,7 @@ def make_train_step(
     objective: Objective | None = None,
     micro_batches: int = 1,
     sharding: Any = None,
+    steps_per_epoch: int | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
     """Builds `train_step(state, batch) -> (state, metrics)`.
 
@@ -69,6 +71,7 @@ def make_train_step(
         global BN those of the part; the draws of dropout and stochastic depth are each part's own.
       sharding: of the state, see `resjax.train.state_sharding`, where devices hold shares of it: the step gathers the
         parameters once, and each device updates its share. None: all of it is on each device.
+      steps_per_epoch: where `prepare` differs between epochs.
     """
     objective = objective or classification(label_smoothing)
     scope = getattr(model, "norm_scope", "global")
@@ -114,7 +117,8 @@ def make_train_step(
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         images, *labels = batch
         prepare_key, dropout_key = jax.random.split(step_key(state.seed, state.step))
-        images, targets = prepare(prepare_key, images, *labels)
+        when = {} if steps_per_epoch is None else {"epoch": state.step // steps_per_epoch}
+        images, targets = prepare(prepare_key, images, *labels, **when)
         params = state.params
         if sharding is not None:
             params = jax.lax.with_sharding_constraint(
@@ -175,13 +179,24 @@ def parts_of_batch(array: jax.Array, parts: int, together: int = 1) -> jax.Array
 
 
 def make_eval_step(
-    model: nn.Module, normalize: Callable[[jax.Array], jax.Array]
+    model: nn.Module,
+    normalize: Callable[[jax.Array], jax.Array],
+    views: Callable[[jax.Array], Sequence[tuple[float, jax.Array]]] | None = None,
 ) -> Callable[[Any, Batch, jax.Array], dict[str, jax.Array]]:
-    """Builds `eval_step(variables, batch, valid) -> sums` over the images of the batch where bool [N] `valid` holds."""
+    """Builds `eval_step(variables, batch, valid) -> sums` over the images of the batch where bool [N] `valid` holds.
+
+    Args:
+      model: a network of `resjax.models`.
+      normalize: uint8 images -> its input.
+      views: test-time augmentation: the input -> inputs with their weights in a mean of the logits, for example
+        `resjax.data.augment.mirrored_and_shifted`; None takes the input as it is.
+    """
+    views = views or (lambda images: [(1.0, images)])
 
     def eval_step(variables: Any, batch: Batch, valid: jax.Array) -> dict[str, jax.Array]:
         images, labels = batch
-        logits = model.apply(variables, normalize(images), train=False)
+        weighted = [weight * model.apply(variables, view, train=False) for weight, view in views(normalize(images))]
+        logits = sum(weighted[1:], weighted[0])
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
         return {
             "loss": jnp.where(valid, losses, 0).sum(),

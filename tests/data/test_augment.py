@@ -6,7 +6,19 @@ import numpy as np
 import pytest
 
 from resjax import InputError
-from resjax.data.augment import Augmentation, Normalization, augment, cutmix, cutout, mixup, random_crop, random_flip
+from resjax.data import load_dataset
+from resjax.data.augment import (
+    Augmentation,
+    Normalization,
+    alternation,
+    augment,
+    cutmix,
+    cutout,
+    mirrored_and_shifted,
+    mixup,
+    random_crop,
+    random_flip,
+)
 
 NOTHING = Augmentation(crop_padding=0, flip=False)
 
@@ -41,6 +53,32 @@ def test_flip_mirrors_half_of_the_images_and_leaves_the_others():
     untouched = np.asarray([np.array_equal(a, b) for a, b in zip(flipped, images, strict=True)])
     assert np.all(mirrored ^ untouched)
     assert abs(mirrored.mean() - 0.5) < 4 * 0.5 / np.sqrt(4000)
+
+
+def test_two_epochs_of_alternating_flips_show_each_image_both_ways():
+    """Whatever the order of the images; one half of photographs in the first epoch, the other in the second."""
+    images = load_dataset("cifar10_mini", "test").images
+    first, second, third = (np.asarray(alternation(jnp.asarray(images), jnp.int32(epoch))) for epoch in range(3))
+    assert (first != second).all() and (first == third).all()
+    assert 0.45 < first.mean() < 0.55
+    np.testing.assert_array_equal(alternation(jnp.asarray(images[::-1]), jnp.int32(0)), first[::-1])
+    options, key = Augmentation(crop_padding=0, flip=False, alternating_flip=True), jax.random.key(0)
+    batch, labels = _images(4), jnp.zeros(4, jnp.int32)
+    mirrored = jnp.array([True, False, False, True])
+    expected = np.where(np.asarray(mirrored)[:, None, None, None], batch[:, :, ::-1], batch)
+    np.testing.assert_array_equal(augment(key, batch, labels, 10, options, mirrored)[0], expected)
+    with pytest.raises(InputError, match="say which images"):
+        augment(key, batch, labels, 10, options)
+
+
+def test_views_of_an_image_are_it_and_its_shifts_and_their_mirrors():
+    image = np.arange(1, 13, dtype=np.float32).reshape(1, 3, 4, 1)
+    padded = np.pad(image, ((0, 0), (1, 1), (1, 1), (0, 0)), "reflect")
+    views = [image, padded[:, :3, :4], padded[:, 2:, 2:]]
+    expected = {(view if side == 1 else view[:, :, ::-1]).tobytes() for view in views for side in (1, -1)}
+    found = mirrored_and_shifted(jnp.asarray(image))
+    assert {np.asarray(view).tobytes() for _, view in found} == expected and len(found) == 6
+    assert [weight for weight, _ in found] == [1 / 4, 1 / 8, 1 / 8] * 2
 
 
 def test_cutout_zeroes_one_square_that_may_reach_over_the_border():
@@ -106,6 +144,11 @@ def test_normalization_per_channel_and_per_pixel():
     pixel_mean = images.mean(0)
     got = Normalization(jnp.asarray(pixel_mean, jnp.float32), jnp.float32(1))(jnp.asarray(images))
     np.testing.assert_allclose(got.mean(0), 0, atol=1e-4)
+
+
+def test_two_ways_to_flip_are_one_too_many():
+    with pytest.raises(InputError, match="flip, alternating_flip: choose one"):
+        Augmentation(alternating_flip=True)
 
 
 @pytest.mark.parametrize(

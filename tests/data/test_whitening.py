@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from resjax import InputError
-from resjax.data.whitening import ContrastNormalization, Whitening
+from resjax.data.whitening import ContrastNormalization, Whitening, patch_whitening
 
 
 @pytest.fixture(scope="module")
@@ -55,3 +55,19 @@ def test_other_images_do_not_change_the_statistics(images):
     np.testing.assert_allclose(fitted.mean, _gcn(images[:200]).mean(0), atol=1e-5)
     with pytest.raises(InputError, match="at least two"):
         Whitening.fit(images[:1])
+
+
+def test_whitened_patches_have_unit_second_moments_and_come_with_their_negatives(images):
+    floats = images / 64 - 2
+    kernel = patch_whitening(floats, bias=0.0)
+    assert kernel.shape == (2, 2, 3, 24) and kernel.dtype == np.float32
+    corners = [floats[:, i : i + 5, j : j + 5] for i in (0, 1) for j in (0, 1)]
+    patches = np.stack(corners, 3).reshape(-1, 12)  # in the order of the kernel: row, column, channel
+    white = patches @ kernel.reshape(12, 24).astype(np.float64)
+    np.testing.assert_allclose(white[:, :12].T @ white[:, :12] / len(white), np.eye(12), atol=1e-3)
+    np.testing.assert_array_equal(kernel[..., 12:], -kernel[..., :12])
+
+
+def test_directions_without_variation_are_not_blown_up(images):
+    grey = np.repeat(images[..., :1], 3, -1) / 64.0
+    assert np.abs(patch_whitening(grey)).max() <= 5e-4**-0.5

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from resjax import InputError
-from resjax.train import kernels, sgd
+from resjax.train import kernels, learning_rate_factors, sgd
 
 LR, MOMENTUM, DECAY = 0.3, 0.9, 0.05
 
@@ -78,6 +78,16 @@ def test_caffes_velocity_keeps_the_steps_of_the_old_rate(problem, nesterov):
     for name in params:
         np.testing.assert_allclose(got[name], expected[name], rtol=1e-5, atol=1e-6)
         assert np.abs(torchs[name] - expected[name]).max() > 0.1
+
+
+def test_factors_slow_biases_down_and_hold_scales(problem):
+    params, gradients = problem
+    factors = learning_rate_factors(biases=0.5, scales=0.0)
+    got = _run(sgd(LR, MOMENTUM, True, factors=factors), params, gradients)
+    plain = _run(sgd(LR, MOMENTUM, True), params, gradients)
+    np.testing.assert_array_equal(got["scale"], params["scale"])
+    np.testing.assert_array_equal(got["kernel"], plain["kernel"])
+    np.testing.assert_allclose(got["bias"] - params["bias"], (plain["bias"] - params["bias"]) / 2, rtol=1e-5)
 
 
 def test_clipping_bounds_the_gradient_before_decay(problem):

@@ -34,6 +34,37 @@ def test_label_smoothing_is_cross_entropy_with_the_mixture():
     np.testing.assert_allclose(_step(state, step)[1]["loss"], metrics["loss"], rtol=1e-4)
 
 
+def test_what_differs_between_epochs_is_told_the_epoch():
+    network, optimizer, _ = problem.build()
+    state, told = problem.new_state(network, optimizer), []
+
+    def prepare(key, images, labels, epoch):
+        told.append(int(epoch))
+        return problem.prepare(key, images, labels)
+
+    step = train.make_train_step(network, optimizer, prepare, steps_per_epoch=3)
+    batch = tuple(map(jnp.asarray, problem.images_and_labels(4)))
+    for number in (0, 2, 3, 8):
+        step(state.replace(step=jnp.int32(number)), batch)
+    assert told == [0, 0, 1, 2]
+
+
+def test_views_are_averaged_by_weight_before_the_class_is_chosen():
+    network, optimizer, _ = problem.build()
+    variables = problem.new_state(network, optimizer).variables
+    images, labels = map(jnp.asarray, problem.images_and_labels(16))
+
+    def views(images):
+        return [(0.75, images), (0.25, images[:, :, ::-1])]
+
+    valid = jnp.ones(16, bool)
+    found = train.make_eval_step(network, problem.normalize, views)(variables, (images, labels), valid)
+    logits = sum(w * network.apply(variables, view) for w, view in views(problem.normalize(images)))
+    assert int(found["correct"]) == int((logits.argmax(-1) == labels).sum())
+    loss = -jax.nn.log_softmax(logits)[jnp.arange(16), labels].sum()
+    np.testing.assert_allclose(found["loss"], loss, rtol=1e-5)
+
+
 @pytest.mark.quick
 def test_moving_average_covers_parameters_and_statistics_and_is_what_is_evaluated():
     network, optimizer, step = problem.build(average_decay=0.75)
