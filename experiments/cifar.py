@@ -39,12 +39,15 @@ from experiments.task import Task
 from experiments.workdir import Workdir, default_workdir
 from resjax import create_model, train
 from resjax.data import dataset_info
-from resjax.data.augment import Normalization, augment
-from resjax.data.whitening import ContrastNormalization, Whitening
+from resjax.data.augment import Normalization, alternation, augment
+from resjax.data.whitening import ContrastNormalization, Whitening, patch_whitening
 from resjax.errors import InputError
-from resjax.models import parameter_count
+from resjax.models import SpeedResNet, parameter_count
 
 PROGRAM = "python -m experiments.cifar"
+
+# Images whose patches are whitened, as in airbench94.
+_WHITENED = 5000
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -93,11 +96,12 @@ def run(name: str, named: NamedConfig, config: Config, console: Console) -> list
         model, optimizer, schedule = build(config, info.num_classes, len(train_data.images))
     resolved = {"name": name, "config": config.identity(), "run_options": config.run_options()}
     label = "" if published is None else f"published {published.test_error:.2f} % ({published.statistic})"
+    prepared = preprocessing(config, train_data.images)
     task = Task(
-        model=model,
+        model=whitened(model, prepared["normalize"], train_data.images),
         optimizer=optimizer,
         schedule=schedule,
-        **preprocessing(config, train_data.images),
+        **prepared,
         train_data=train_data,
         test_data=test_data,
         validation_data=validation_data,
@@ -183,6 +187,7 @@ def check_values(config: RunConfig, train_images: int) -> None:
         "optimizer.weight_decay",
         "optimizer.clip_norm",
         "optimizer.bias_factor",
+        "optimizer.scale_factor",
         "schedule.power",
         "schedule.warmup_epochs",
         "schedule.warmup_from",
@@ -242,8 +247,9 @@ def build_optimizer(
         options["warmup_epochs"] = 0.0
         warm_up = train.warm_up_until(until_error / 100, config.schedule.warmup_from / peak)
     schedule = train.learning_rate_schedule(peak=peak, steps_per_epoch=steps_per_epoch, epochs=config.epochs, **options)
-    if factors is None and config.optimizer.bias_factor != 1:
-        factors = train.learning_rate_factors(biases=config.optimizer.bias_factor)
+    biases, scales = config.optimizer.bias_factor, config.optimizer.scale_factor
+    if factors is None and (biases, scales) != (1, 1):
+        factors = train.learning_rate_factors(biases=biases, scales=scales)
     drops = config.schedule.boundaries if config.schedule.kind == "piecewise" else ()
     optimizer = train.sgd(
         schedule,
@@ -276,14 +282,24 @@ def normalization(config: Config, train_images: np.ndarray) -> Callable[[jax.Arr
 
 
 def preprocessing(config: Config, train_images: np.ndarray) -> dict[str, Any]:
-    """`normalize` and `prepare` of a config; train_images is uint8 [N, H, W, 3]."""
+    """`normalize`, `prepare` and `steps_per_epoch` of a config's `Task`; train_images is uint8 [N, H, W, 3]."""
     info = dataset_info(config.dataset)
     normalize = normalization(config, train_images)
 
-    def prepare(key, images, labels):
-        return augment(key, normalize(images), labels, info.num_classes, config.augmentation)
+    def prepare(key, images, labels, epoch=None):
+        mirrored = None if epoch is None else alternation(images, epoch)
+        return augment(key, normalize(images), labels, info.num_classes, config.augmentation, mirrored)
 
-    return {"normalize": normalize, "prepare": prepare}
+    steps_per_epoch = len(train_images) // config.batch_size if config.augmentation.alternating_flip else None
+    return {"normalize": normalize, "prepare": prepare, "steps_per_epoch": steps_per_epoch}
+
+
+def whitened(model: nn.Module, normalize: Callable[[jax.Array], jax.Array], train_images: np.ndarray) -> nn.Module:
+    """A network whose stem whitens patches with that of the training images, uint8 [N, H, W, 3]; others as they are."""
+    if not isinstance(model, SpeedResNet):
+        return model
+    kernel = jnp.asarray(patch_whitening(np.asarray(normalize(train_images[:_WHITENED]))))
+    return model.clone(whitening_init=lambda key, shape, dtype: kernel.astype(dtype))
 
 
 def open_workdir(

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import jax
@@ -22,7 +22,7 @@ from experiments.subject import Subject, load_run, load_weights, read_config
 from experiments.workdir import Workdir
 from resjax import save_pretrained, train
 from resjax.data import dataset_info
-from resjax.data.augment import Normalization
+from resjax.data.augment import Normalization, mirrored_and_shifted
 from resjax.errors import InputError
 
 PROGRAM = "python -m experiments.evaluate"
@@ -45,6 +45,9 @@ class Options:
     """Which of a run's checkpoints."""
     save: pathlib.Path | None = None
     """Of a finished run: write its weights there, with a model card, for resjax.from_pretrained."""
+    tta: bool = False
+    """Also with test-time augmentation, told apart: the mean of the logits of six views of each image, mirrored and
+    shifted by a pixel."""
     batch_size: int = 512
     """Images in a step, over all devices."""
     compilation_cache: str = "auto"
@@ -62,7 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(options: Options, console: Console) -> dict[str, Any]:
-    """Evaluates, and saves where that is asked for; returns {"errors", "test_images", "test_error", "test_loss"}.
+    """Evaluates, and saves where that is asked for; returns what `error_of` does.
+
+    With `tta` also "tta_errors", "tta_error" and "tta_loss".
 
     Raises:
       InputError: for a run, weights or data that cannot be read, or do not fit.
@@ -81,11 +86,11 @@ def run(options: Options, console: Console) -> dict[str, Any]:
         subject = load_weights(options.model, options.of, options.dataset, 0, options.data_dir)
     console.print(f"{subject.name}, {len(subject.labels):,} test images, on {hardware()}", highlight=False)
     result = error_of(subject, options.batch_size)
-    console.print(
-        f"test error {result['test_error']:.2f}% ({result['errors']:,} of {result['test_images']:,} images), test loss"
-        f" {result['test_loss']:.4f}",
-        highlight=False,
-    )
+    _print_error("test error", result, console)
+    if options.tta:
+        averaged = error_of(subject, options.batch_size, mirrored_and_shifted)
+        _print_error("with test-time augmentation", averaged, console)
+        result |= {f"tta_{key.removeprefix('test_')}": value for key, value in averaged.items() if key != "test_images"}
     if options.save is not None:
         about = facts | result | _constants(subject)
         save_pretrained(options.save, subject.model, subject.variables, about)
@@ -94,11 +99,24 @@ def run(options: Options, console: Console) -> dict[str, Any]:
     return result
 
 
-def error_of(subject: Subject, batch_size: int) -> dict[str, Any]:
-    """Evaluates as the training did: the same compiled step, normalisation in it, the last batch padded and masked."""
+def _print_error(what: str, result: dict[str, Any], console: Console) -> None:
+    console.print(
+        f"{what} {result['test_error']:.2f}% ({result['errors']:,} of {result['test_images']:,} images), test loss"
+        f" {result['test_loss']:.4f}",
+        highlight=False,
+    )
+
+
+def error_of(subject: Subject, batch_size: int, views: Callable | None = None) -> dict[str, Any]:
+    """Evaluates as the training did: the same compiled step, normalisation in it, the last batch padded and masked.
+
+    Returns {"errors", "test_images", "test_error", "test_loss"}. `views` is that of `resjax.train.make_eval_step`.
+    """
     mesh = train.data_mesh()
     train.check_batch_size(batch_size, mesh)
-    evaluate = train.make_run_evaluation(train.make_eval_step(subject.model, subject.normalize), batch_size, mesh)
+    evaluate = train.make_run_evaluation(
+        train.make_eval_step(subject.model, subject.normalize, views), batch_size, mesh
+    )
     data = train.put_resident(subject.test, mesh, batch_size)
     images = len(subject.labels)
     variables, zero = (train.put_whole(tree, mesh) for tree in (subject.variables, train.Totals.zero()))

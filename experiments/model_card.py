@@ -35,11 +35,16 @@ def card(name: str, about: dict[str, Any]) -> str:
     when = f", {about['finished']}" if about["finished"] else ""
     changed = "; ".join(f"{key} {value}" for key, value in about["changed_from_recipe"].items() if key != "seed")
     published = about["published"]
+    with_tta = {}
+    if "tta_error" in about:
+        errors = f"{about['tta_error']:.2f} % ({about['tta_errors']:,} of {about['test_images']:,} images)"
+        with_tta["with test-time augmentation"] = f"{errors}, see `--tta`"
     lines = {
         "network": f"`{about['model']}`, {about['parameters']:,} parameters, weights of {about['chosen']}"
         f" ({about['epoch']} of {about['epochs']})",
         "data": f"{description}; trained on {about['train_images']:,} images",
         "test error": f"{about['test_error']:.2f} % ({about['errors']:,} of {about['test_images']:,} images)",
+        **with_tta,
         "published error": "none of this network"
         if published is None
         else f"{published['test_error']:.2f} % ({published['statistic']}; {published['source']})",

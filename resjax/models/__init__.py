@@ -10,6 +10,7 @@ from resjax.models.registry import ModelInfo, create_model, list_models, model_i
 from resjax.models.resnet import ResNet
 from resjax.models.resnext import ResNeXt, convert_form
 from resjax.models.segmentation import SegmentationNetwork, create_segmentation_model, load_trunk, upsample
+from resjax.models.speed_resnet import SpeedResNet
 from resjax.models.stacking import restack, stacked_stages, unrolled
 from resjax.models.vgg import VGG
 from resjax.models.wide_resnet import WideResNet
@@ -28,6 +29,7 @@ __all__ = [
     "ResNeXt",
     "ResNet",
     "SegmentationNetwork",
+    "SpeedResNet",
     "WideResNet",
     "WiderResNet",
     "convert_form",

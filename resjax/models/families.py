@@ -15,6 +15,7 @@ from resjax.models.preact_resnet import PreActResNet
 from resjax.models.published import Paper
 from resjax.models.resnet import ResNet
 from resjax.models.resnext import ResNeXt
+from resjax.models.speed_resnet import SpeedResNet
 from resjax.models.vgg import VGG
 from resjax.models.wide_resnet import WideResNet
 from resjax.models.wider_resnet import WiderResNet
@@ -233,6 +234,7 @@ FAMILIES = (
     ),
     Family("highway_19", "highway_19", Highway, dict, published.SRIVASTAVA_2015),
     Family("vgg_15", "vgg_15", VGG, dict, published.VEIT_2016),
+    Family("speed_resnet", "speed_resnet", SpeedResNet, dict, published.JORDAN_2024),
     Family(
         "wider_resnet_38_<a|a1|a2>",
         "wider_resnet_38_(a|a1|a2)",

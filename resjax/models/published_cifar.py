@@ -152,4 +152,5 @@ CIFAR_NETWORKS = {
     "highway_19": Facts(2_256_838, 330_826_728, _HIGHWAY),
     # Veit et al. 2016 print no error of the whole network, only curves of what is left of it.
     "vgg_15": Facts(1_925_258, 304_940_288),
+    "speed_resnet": Facts(1_972_480, 118_147_360),
 }

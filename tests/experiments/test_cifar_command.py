@@ -4,10 +4,14 @@ import functools
 import json
 import re
 
+import numpy as np
 import pytest
 
 from experiments import cifar
 from experiments.configs.cifar import CONFIGS
+from experiments.subject import load_run
+from resjax.data import load_dataset
+from resjax.data.whitening import patch_whitening
 from tests.experiments.command import outcome
 
 _main = functools.partial(outcome, cifar.main)
@@ -130,6 +134,21 @@ def test_summary_holds_errors_beside_what_was_changed_and_where_it_ran(short_run
     assert summary["parameters"] == 75_290
     assert {"python", "jax", "jaxlib", "flax", "orbax-checkpoint"} <= summary["versions"].keys()
     assert summary["final_test_error"] < 90  # better than chance
+
+
+def test_the_fast_recipe_whitens_by_its_images_and_trains_neither_stem_nor_scales(tmp_path):
+    """And learns from a single epoch of the embedded images."""
+    command = ("--config", "speedrun", "--dataset", "cifar10_mini", "--epochs", "1", "--batch_size", "64")
+    rate = ("--optimizer.learning_rate", "0.1", "--schedule.warmup_epochs", "0.3")
+    run = tmp_path / "run"
+    assert cifar.main([*command, *rate, "--workdir", str(run)]) == 0
+    subject = load_run(str(run), "latest", 0, None)
+    params, stem = subject.variables["params"], subject.variables["batch_stats"]["stem"]["kernel"]
+    images = load_dataset("cifar10_mini", "train").images[:5000]
+    np.testing.assert_allclose(stem, patch_whitening(np.asarray(subject.normalize(images))), rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(params["stage_2"]["block_1"]["norm_1"]["scale"], np.ones(256))
+    assert np.abs(params["stage_2"]["norm_1"]["bias"]).max() > 0
+    assert json.loads((run / "summary.json").read_text())["final_test_error"] < 80
 
 
 def test_a_workdir_of_another_config_is_refused_and_left_alone(capsys, short_run):

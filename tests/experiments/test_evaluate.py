@@ -66,6 +66,19 @@ def test_what_is_saved_has_the_error_of_its_card_to_the_last_image(capsys, tmp_p
         np.testing.assert_allclose(about["mean"], images.mean(0, dtype=np.float64), rtol=1e-6)
 
 
+def test_test_time_augmentation_is_told_apart(capsys, tmp_path, run):
+    plain = _main(capsys, run)[1]
+    folder = tmp_path / "resnet_8-mini"
+    code, out, err = _main(capsys, run, "--tta", "--save", folder)
+    assert code == 0, err
+    first, second = [line for line in out.splitlines() if "test loss" in line]
+    assert first in plain and second.startswith("with test-time augmentation")
+    about = resjax.pretrained_info(folder)
+    assert (about["errors"], about["tta_errors"]) == (_errors(first), _errors(second))
+    assert f"| with test-time augmentation | {about['tta_error']:.2f} %" in (folder / "README.md").read_text()
+    assert "test-time" not in card("x", {k: v for k, v in about.items() if not k.startswith("tta")})
+
+
 def test_the_card_says_how_the_weights_came_about_and_its_example_runs(capsys, tmp_path, run):
     folder = tmp_path / "resnet_8-mini"
     assert _main(capsys, run, "--save", folder)[0] == 0

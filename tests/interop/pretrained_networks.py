@@ -5,7 +5,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 import resjax
-from resjax.models import VGG, DenseNet, Highway, PreActResNet, ResNet, ResNeXt, WideResNet, WiderResNet
+from resjax.models import VGG, DenseNet, Highway, PreActResNet, ResNet, ResNeXt, SpeedResNet, WideResNet, WiderResNet
 
 TWO = {"stage_sizes": (1, 2), "widths": (4, 6)}
 NETWORKS = {
@@ -20,6 +20,7 @@ NETWORKS = {
     "densenet": DenseNet(stage_sizes=(1, 2), growth_rate=2, stem_width=4, num_classes=0, memory_efficient=True),
     "highway": Highway(stage_sizes=(1, 1), widths=(3, 4), head_width=None, dtype=jnp.bfloat16),
     "vgg": VGG(stage_sizes=(1, 2), width=3, norm_scale_init="uniform"),
+    "speed": SpeedResNet(widths=(3, 4), logit_scale=0.5),
     "wider": WiderResNet(
         variant="a2", stage_sizes=(1,) * 6, widths=((2, 3),) * 3 + ((2, 3, 4),) * 3, dropout_rates=(0.3, 0.5)
     ),

@@ -6,7 +6,17 @@ import pytest
 import resjax
 from resjax import InputError, create_model, list_models, model_info
 from resjax.data.catalog import list_datasets
-from resjax.models import VGG, DenseNet, Highway, PreActResNet, ResNet, ResNeXt, WideResNet, WiderResNet
+from resjax.models import (
+    VGG,
+    DenseNet,
+    Highway,
+    PreActResNet,
+    ResNet,
+    ResNeXt,
+    SpeedResNet,
+    WideResNet,
+    WiderResNet,
+)
 
 IMAGENET = {
     "stage_sizes": (2, 2, 2, 2),
@@ -89,6 +99,7 @@ def test_every_name_creates_a_network_for_its_papers_images(name):
         ),
         ("highway_19", Highway, {}),
         ("vgg_15", VGG, {}),
+        ("speed_resnet", SpeedResNet, {"widths": (64, 256, 256)}),
         ("wider_resnet_38_a2", WiderResNet, {"variant": "a2", "num_classes": 1000}),
     ],
 )
@@ -189,8 +200,9 @@ def test_further_published_errors_say_what_they_are(name, dataset, statistic, er
 @pytest.mark.quick
 def test_every_result_is_a_percentage_of_a_known_dataset_with_its_source():
     without = [name for name in list_models() if not model_info(name).published]
-    # Plain CIFAR networks and VGG have curves only, model A2 has segmentation only.
-    assert without == [*(f"plain_{depth}" for depth in (110, 20, 32, 44, 56)), "vgg_15", "wider_resnet_38_a2"]
+    # Plain CIFAR networks and VGG have curves only, model A2 has segmentation only, and one network is our own.
+    plain = [f"plain_{depth}" for depth in (110, 20, 32, 44, 56)]
+    assert without == [*plain, "speed_resnet", "vgg_15", "wider_resnet_38_a2"]
     for name in list_models():
         info = model_info(name)
         datasets = ["imagenet2012"] if info.num_classes == 1000 else list_datasets()
@@ -260,7 +272,7 @@ def test_wrong_names_are_told_what_is_valid(name, message):
         ("resnet_20", {"dtype": "bfloat"}, "got 'bfloat'; did you mean 'bfloat16'"),
         ("resnet_20", {"stage_sizes": (3, 0, 3)}, r"stage_sizes: expected positive integers, got \(3, 0, 3\)"),
         ("resnet_20", {"widths": (16, 32)}, r"stage_sizes \(3, 3, 3\) and widths \(16, 32\)"),
-        ("resnet_20", {"kernel_init": "he"}, "unknown kernel_init 'he'.*known: he_normal_fan_in"),
+        ("resnet_20", {"kernel_init": "he"}, "unknown kernel_init 'he'.*known: dirac, he_normal_fan_in"),
         (
             "resnet_20",
             {"stochastic_depth": 0.5},

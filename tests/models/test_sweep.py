@@ -10,12 +10,13 @@ from flax import linen as nn
 
 import resjax
 from resjax import Gates, InputError
-from resjax.models import VGG, DenseNet, Highway, Network, PreActResNet, WideResNet, WiderResNet
+from resjax.models import VGG, DenseNet, Highway, Network, PreActResNet, SpeedResNet, WideResNet, WiderResNet
 
 TINY = {
     VGG: {"stage_sizes": (2, 1), "width": 8},
     DenseNet: {"stage_sizes": (2, 1), "growth_rate": 4, "stem_width": 6},
     Highway: {"stage_sizes": (2, 1), "widths": (4, 6), "head_width": 5},
+    SpeedResNet: {"widths": (4, 6)},
     WiderResNet: {"stage_sizes": (2, 1, 1, 1, 1, 1), "widths": ((4, 4),) * 4 + ((4, 4, 8),) * 2, "stem_width": 4},
 }
 
