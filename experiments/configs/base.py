@@ -23,6 +23,8 @@ class ModelConfig:
     """Name as `resjax.create_model` takes it."""
     stage_sizes: tuple[int, ...] | None = None
     """ResNet: blocks in each stage, for a depth whose name stands for another network."""
+    block: Literal["basic", "bottleneck", "single"] | None = None
+    """ResNet: two 3x3 convolutions, or 1x1, 3x3, 1x1; pre-activation ResNet also: one 3x3 convolution."""
     shortcut: Literal["A", "B", "C", "average_pool", "none"] | None = None
     """ResNet: shortcut option of He et al. 2015, section 3.3, or average pooling and zero channels, or no addition."""
     order: Order | None = None

@@ -105,13 +105,21 @@ _PARAMETERS_OF_ORDERS = dict.fromkeys(
 
 
 def _orders() -> dict[str, NamedConfig]:
-    """Table 2, and table 3's errors of the original order."""
+    """Table 2, and table 3's errors of the original order and of shortcuts that skip one layer."""
     configs = {}
     for order, errors in _ORDERS.items():
         for depth, values in errors.items():
             model = f"preresnet_{depth}"
             facts = _as_published(model, he_2016(2, *values), _PARAMETERS_OF_ORDERS.get((depth, order), 0))
             configs[f"{model}_{order}"] = _he_2016(model, facts, "section 4.1", order=order)
+    for order, error in (("original", 9.90), ("full_pre_activation", 8.91)):
+        suffix = "" if order == "full_pre_activation" else f"_{order}"
+        configs[f"preresnet_110_one_layer{suffix}"] = _he_2016(
+            *("preresnet_110", _as_published("preresnet_110", he_2016(3, error))),
+            order=order,
+            block="single",
+            stage_sizes=(36, 36, 36),
+        )
     facts = _as_published("preresnet_1001", he_2016(3, 7.61, 27.82), 10_328_602)
     configs["preresnet_1001_original"] = _he_2016("preresnet_1001", facts, order="original")
     return configs
@@ -127,8 +135,10 @@ _UNSPECIFIED = "the paper does not say how gates and 1x1 shortcuts treat transit
 def _shortcuts() -> dict[str, NamedConfig]:
     """Table 1: ResNet-110 in the original order with something done to every shortcut."""
     rows = {
+        "no_shortcut": (None, {"shortcut_scaling": (0.0, 1.0)}, ()),
         "half_shortcut": (None, {"shortcut_scaling": (0.5, 1.0)}, ()),
         "half_scaling": (12.35, {"shortcut_scaling": (0.5, 0.5)}, ()),
+        "exclusive_gating_0": (None, {"gating": "exclusive", "gate_bias": 0.0}, _COUNTS_GATED),
         "exclusive_gating_5": (None, {"gating": "exclusive", "gate_bias": -5.0}, _COUNTS_GATED),
         "exclusive_gating_6": (8.70, {"gating": "exclusive", "gate_bias": -6.0}, _COUNTS_GATED),
         "exclusive_gating_7": (9.81, {"gating": "exclusive", "gate_bias": -7.0}, _COUNTS_GATED),

@@ -166,13 +166,26 @@ def _huang_2016(error: float, epochs: int, survival_probability: float | None = 
     return dataclasses.replace(named, config=dataclasses.replace(named.config, model=model), published=published)
 
 
-def _he_2016(model: str, crop: str, published: PublishedResult, facts: Facts | None = None, **options) -> NamedImagenet:
+def _he_2016(
+    model: str, crop: str, published: PublishedResult, facts: Facts | None = None, eval_size: int = 320, **options
+) -> NamedImagenet:
     """Section 5 and table 5: fb.resnet.torch's recipe on crops at random scales, tested at 320 pixels."""
     named = _fb_torch(
-        model, f"{HE_2016}, section 5", "no result in the table", crop=crop, eval_resize=320, eval_size=320
+        *(model, f"{HE_2016}, section 5", "no result in the table"),
+        crop=crop,
+        eval_resize=max(eval_size, 256),
+        eval_size=eval_size,
     )
     config = dataclasses.replace(named.config, model=ImagenetModelConfig(model, **options))
     return dataclasses.replace(named, config=config, facts=facts or named.facts, published=published)
+
+
+def _bn_after_addition() -> NamedImagenet:
+    """Section 4.1: the original order has 23.6 and 7.1."""
+    published = PublishedResult("imagenet2012", 24.6, _ONE_CROP, f"{HE_2016}, section 4.1", 7.5)
+    named = _he_2016("resnet_101", "scale", published, Facts(44_549_160, 7_570_194_432), 224)
+    model = ImagenetModelConfig("preresnet_101", order="bn_after_addition", bottleneck_stride="1x1")
+    return dataclasses.replace(named, config=dataclasses.replace(named.config, model=model))
 
 
 def _table_5(top1: float, top5: float, statistic: str = "1-crop 320") -> PublishedResult:
@@ -262,6 +275,7 @@ CONFIGS: dict[str, NamedImagenet] = {
     },
     "resnet_152_he2016": _he_2016("resnet_152", "scale", _table_5(21.3, 5.5), bottleneck_stride="1x1"),
     "resnet_200_he2016": _he_2016("resnet_200", "scale", _table_5(21.8, 6.0), bottleneck_stride="1x1"),
+    "resnet_101_bn_after_addition": _bn_after_addition(),
     "preresnet_200_scale": _he_2016("preresnet_200", "scale", _table_5(20.7, 5.3), bottleneck_stride="1x1"),
     "preresnet_200_fb": _fb_torch("preresnet_200", _FB, "fb.resnet.torch", statistic="1-crop"),
     "resnet_50_no_shortcuts": _without_shortcuts("resnet_50", 31.2, 22_780_456, 3_729_522_688),
@@ -279,6 +293,14 @@ CONFIGS: dict[str, NamedImagenet] = {
         for name in IMAGENET_NETWORKS
         if name.startswith("resnext") and name != "resnext_101_32x8d"
     },
+    "resnext_101_64x4d_320": _fb_torch(
+        *("resnext_101_64x4d", f"{XIE_2016}, section 5.1", "1611.05431"),
+        statistic="320",
+        epochs=100,
+        schedule=ScheduleConfig(boundaries=(30, 60, 90)),
+        eval_resize=320,
+        eval_size=320,
+    ),
     "resnext_101_32x8d": _torchvision("resnext_101_32x8d", epochs=100),
     **{
         name: _fb_torch(name, f"{HUANG_2016_DENSE}, section 4.2", _dense_source(name))

@@ -25,7 +25,8 @@ class PreActResNet(ResidualNetwork):
     Attributes:
       stage_sizes: blocks in each stage.
       widths: channels of each stage's 3x3 convolutions; a bottleneck puts out four times as many.
-      block: "basic", two 3x3 convolutions, or "bottleneck", 1x1, 3x3, 1x1.
+      block: "basic", two 3x3 convolutions; "bottleneck", 1x1, 3x3, 1x1; or "single", one 3x3 convolution (table 3:
+        shortcuts that skip one layer).
       order: one of `resjax.layers.ORDERS`; "original" is ResNet's.
       shortcut: "A", "B", "C" or "average_pool", see `resjax.layers.ResidualBlock`.
       shortcut_variant: what happens to the shortcut of every block (table 1, there with the "original" order):
@@ -44,7 +45,7 @@ class PreActResNet(ResidualNetwork):
 
     def __post_init__(self):
         check_stages(self.stage_sizes, self.widths)
-        check_choice("block", self.block, ("basic", "bottleneck"))
+        check_choice("block", self.block, ("basic", "bottleneck", "single"))
         check_choice("order", self.order, ORDERS)
         check_choice("shortcut", self.shortcut, tuple(option for option in SHORTCUTS if option != "none"))
         check_choice("bottleneck_stride", self.bottleneck_stride, ("1x1", "3x3"))

@@ -115,7 +115,9 @@ class ResNet(ResidualNetwork):
 def branch_convs(
     block: str, width: int, bottleneck_stride: str, inner_width: int, groups: int = 1
 ) -> tuple[ConvSpec, ...]:
-    """The convolutions of a "basic" block or a "bottleneck" of a stage of `width`, see `ResNet`."""
+    """The convolutions of a block of a stage of `width`, see `ResNet` and `PreActResNet`."""
+    if block == "single":
+        return (ConvSpec(3, width, strided=True),)
     if block == "basic":
         return ConvSpec(3, width, strided=True), ConvSpec(3, width)
     strided = bottleneck_stride == "1x1"

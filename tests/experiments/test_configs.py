@@ -112,6 +112,8 @@ def test_each_recipe_is_compared_with_results_of_its_own_kind_alone():
         ("preresnet_1001_original", "cifar100", 27.82),
         ("preresnet_164_relu_only_pre_activation", "cifar10", 5.91),
         ("preresnet_110_shortcut_gating_6", "cifar10", 6.91),
+        ("preresnet_110_one_layer", "cifar10", 8.91),
+        ("preresnet_110_one_layer_original", "cifar10", 9.90),
         ("wrn_28_10_zca", "cifar10", 4.17),
         ("wrn_16_8_svhn_dropout", "svhn_cropped", 1.54),
         ("densenet_bc_100_12_unaugmented", "cifar100", 24.15),

@@ -55,6 +55,27 @@ def test_the_original_order_is_resnet(options, draw_variables):
 
 
 @pytest.mark.quick
+@pytest.mark.parametrize("order", ["original", "full_pre_activation"])
+def test_blocks_of_a_single_layer_are_108_with_the_parameters_of_resnet_110(order):
+    """Table 3: the layers of ResNet-110, each with a shortcut of its own."""
+    model = PreActResNet(block="single", stage_sizes=(36, 36, 36), order=order)
+    assert model.num_blocks == 108 and parameter_count(model, (32, 32, 3)) == 1_727_962
+
+
+def test_a_shortcut_skips_its_layer(draw_variables):
+    """Without its branch a block of one layer is the identity, and the next one sees what came before."""
+    model = PreActResNet(block="single", stage_sizes=(3,), widths=(4,))
+    variables = draw_variables(model, IMAGES)
+    without = model.apply(variables, IMAGES, gates=Gates(branch=jnp.array([1.0, 0.0, 1.0])))
+    params, statistics = ({**variables[kind]} for kind in ("params", "batch_stats"))
+    for tree in (params, statistics):
+        stage = tree["stage_1"]
+        tree["stage_1"] = {"block_1": stage["block_1"], "block_2": stage["block_3"]}
+    shorter = model.clone(stage_sizes=(2,)).apply({"params": params, "batch_stats": statistics}, IMAGES)
+    np.testing.assert_allclose(without, shorter, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.quick
 @pytest.mark.parametrize("stem", ["cifar", "imagenet"])
 @pytest.mark.parametrize("order", PRE_ACTIVATION)
 def test_with_closed_branches_the_first_activations_remain(order, stem, draw_variables):
@@ -139,7 +160,7 @@ def test_shortcut_dropout_without_a_key_says_how():
         ({"order": "pre_activation"}, "order: expected one of 'original', .* got 'pre_activation'"),
         ({"shortcut": "none"}, "shortcut: expected one of 'A', 'B', 'C', 'average_pool', got 'none'"),
         ({"shortcut_variant": 0.5}, r"shortcut_variant: expected resjax.ConstantScaling\(..\), .* got 0.5"),
-        ({"block": "wide"}, "block: expected one of 'basic', 'bottleneck', got 'wide'"),
+        ({"block": "wide"}, "block: expected one of 'basic', 'bottleneck', 'single', got 'wide'"),
         ({"bottleneck_stride": "3"}, "bottleneck_stride: expected one of '1x1', '3x3', got '3'"),
         ({"widths": (16, 32)}, r"stage_sizes \(18, 18, 18\) and widths \(16, 32\): expected one width"),
         ({"stem": "svhn"}, "stem: expected one of 'cifar', 'imagenet', got 'svhn'"),
