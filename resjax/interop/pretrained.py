@@ -174,8 +174,9 @@ def _lines(value, indent: str = "") -> str:
 
 def _check(arrays: dict[tuple[str, ...], np.ndarray], model: Network, source: str, way_out: str) -> None:
     """Raises InputError, with all that is wrong at once, unless `arrays` are those of `model` with its blocks apart."""
-    kernel = first_kernel(unflatten_dict(arrays).get("params", {}))
-    channels = 3 if kernel is None else kernel.shape[2]
+    collections = unflatten_dict(arrays)
+    kernels = [first_kernel(collections.get(name, {})) for name in ("batch_stats", "params")]
+    channels = next((kernel.shape[2] for kernel in kernels if kernel is not None), 3)
     images = jax.ShapeDtypeStruct((1, model.minimum_size, model.minimum_size, channels), jnp.float32)
     shapes = jax.eval_shape(lambda images: unrolled(model).init(jax.random.key(0), images), images)
     expected = {path: leaf.shape for path, leaf in flatten_dict(shapes).items()}

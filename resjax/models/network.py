@@ -31,14 +31,21 @@ from resjax.models.inputs import check_choice, check_common, check_images, check
 _DEEP_STAGE = 10
 
 
-# Where the convolution is that reads the image: in networks with a stem, in Highway, in VGG.
-_FIRST_KERNELS = (("stem", "conv", "kernel"), ("conv_1", "kernel"), ("stage_1", "conv_1", "kernel"))
+# Where the convolution is that reads the image: in networks with a stem, that of whitened patches too, in Highway, in
+# VGG; the last is also the first that is trained behind a whitening stem.
+_FIRST_KERNELS = (
+    ("stem", "conv", "kernel"),
+    ("stem", "kernel"),
+    ("conv_1", "kernel"),
+    ("stage_1", "conv_1", "kernel"),
+)
 
 
 def first_kernel(params: Mapping[str, Any]) -> jax.Array | None:
-    """The kernel [kh, kw, C_in, C_out] that reads the image, of the parameters of any network of this library.
+    """The kernel [kh, kw, C_in, C_out] that reads the image, or its whitened patches, of any network of this library.
 
-    None for others; a tree in the structure of parameters, such as their gradients, will do.
+    `params` are its parameters; of its `batch_stats`, the kernel of a whitening stem. None for others; a tree in the
+    structure of parameters, such as their gradients, will do.
     """
     trunk = params.get("trunk", params)  # of a segmentation network
     for path in _FIRST_KERNELS:

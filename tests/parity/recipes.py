@@ -8,9 +8,9 @@ numbers drawn for crops and flips, which are read off an image of coordinates th
 everything else PyTorch's side does by itself.
 
 Two comparisons. From the same state (our weights, statistics and momentum before a step) one step of both gives the
-same loss, weights, momentum and statistics, up to rounding: every tenth step, and around each change of the rate. And
-both train on their own for all steps. At the papers' rates that is chaotic in float32, so the curves are held against
-a second PyTorch run from initial weights that differ by 1e-7 (the chaos band).
+same loss, weights, momentum and statistics, up to rounding, which a step in float64 measures: every tenth step, and
+around each change of the rate. And both train on their own for all steps. At the papers' rates that is chaotic in
+float32, so the curves are held against a second PyTorch run from initial weights that differ by 1e-7 (the chaos band).
 """
 
 import dataclasses
@@ -132,18 +132,29 @@ def train_program(case: Case, images, labels, start: Snapshot, steps: int, pertu
 
 
 def single_steps(case: Case, images, labels, ours: Trajectory) -> list[dict[str, float]]:
-    """One step of PyTorch from each of our snapshots that has the one after it: the differences, see `_compare`."""
-    program, found = Program(case.recipe, images, labels, ours.snapshots[0].state), []
+    """One step of PyTorch from each of our snapshots that has the one after it: the differences, see `_compare`.
+
+    `rounding` is how far PyTorch's own momentum is from that of a step in float64.
+    """
+    start, found = ours.snapshots[0].state, []
+    program, exact = (
+        Program(case.recipe, images, labels, start, d) for d in (twins.torch.float32, twins.torch.float64)
+    )
     for step, batch in enumerate(batches(case.config, len(images), len(ours.losses))):
         if step in ours.snapshots and step + 1 in ours.snapshots:
             before, after = ours.snapshots[step], ours.snapshots[step + 1]
-            program.load(before.state, before.velocity if step else {})
             rate = program.rate(step)
-            theirs, _ = program.step(step, *batch)
-            differences = _compare(after, Snapshot(program.state(), program.velocity()), before)
+            for each in (program, exact):
+                each.load(before.state, before.velocity if step else {})
+            loss, _ = program.step(step, *batch)
+            exact.step(step, *batch)
+            theirs, rounded_less = (Snapshot(each.state(), each.velocity()) for each in (program, exact))
+            differences = _compare(after, theirs, before)
             differences["decay"] /= case.recipe.weight_decay
-            found.append({"step": step, "rate": rate, "loss": abs(ours.losses[step] - theirs) / theirs, **differences})
-        program.saw_error(ours.errors[step])
+            differences["rounding"] = _compare(theirs, rounded_less, before)["momentum"]
+            found.append({"step": step, "rate": rate, "loss": abs(ours.losses[step] - loss) / loss, **differences})
+        for each in (program, exact):
+            each.saw_error(ours.errors[step])
     return found
 
 

@@ -57,14 +57,22 @@ class Program:
       recipe: what to do.
       images, labels: the training set, uint8 [N, 32, 32, 3] and int [N].
       state: initial parameters and BN statistics by their key of `state_dict`.
+      dtype: precision of all that is computed, torch.float32 or torch.float64.
     """
 
-    def __init__(self, recipe: Recipe, images: np.ndarray, labels: np.ndarray, state: dict[str, np.ndarray]):
-        self._recipe, self._images, self._labels = recipe, images, labels
+    def __init__(
+        self,
+        recipe: Recipe,
+        images: np.ndarray,
+        labels: np.ndarray,
+        state: dict[str, np.ndarray],
+        dtype: Any = torch.float32,
+    ):
+        self._recipe, self._images, self._labels, self._dtype = recipe, images, labels, dtype
         self._mean, self._std = torch.tensor(CHANNEL_MEAN), torch.tensor(CHANNEL_STD)
         if recipe.per_pixel:
             self._mean, self._std = torch.tensor(images.mean(0, dtype=np.float64)).float(), torch.ones(3)
-        self._network = recipe.network().train()
+        self._network = recipe.network().train().to(dtype)
         weights = [p for p in self._network.parameters() if p.ndim > 1]
         others = [p for p in self._network.parameters() if p.ndim == 1]
         groups = [
@@ -83,7 +91,9 @@ class Program:
         self._optimizer.state.clear()
         for key, parameter in self._network.named_parameters():
             if velocity:
-                self._optimizer.state[parameter]["momentum_buffer"] = torch.tensor(velocity[key]) / self._unit()
+                self._optimizer.state[parameter]["momentum_buffer"] = (
+                    torch.tensor(velocity[key]).to(self._dtype) / self._unit()
+                )
 
     def state(self) -> dict[str, np.ndarray]:
         """Copies of parameters and BN statistics by key."""
@@ -139,7 +149,7 @@ class Program:
             state["momentum_buffer"] *= before / self._unit()
 
     def _inputs(self, index, offsets, mirrored):
-        images = (torch.tensor(self._images[index]).float() - self._mean) / self._std
+        images = ((torch.tensor(self._images[index]).float() - self._mean) / self._std).to(self._dtype)
         padded = torch.nn.functional.pad(images.permute(0, 3, 1, 2), (4,) * 4, mode=self._recipe.padding)
         crops = [
             image[:, row : row + 32, column : column + 32]
