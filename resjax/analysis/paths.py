@@ -84,7 +84,7 @@ def path_gradient_norms(
 
     def run(variables, images, labels, paths):
         def norms(path):
-            return jnp.sqrt(jnp.square(input_gradients(model, variables, images, labels, path)).sum((1, 2, 3)))
+            return _norm(input_gradients(model, variables, images, labels, path), (1, 2, 3))
 
         return lax.map(norms, paths)
 
@@ -145,12 +145,26 @@ def block_norms(params: Any) -> jax.Array:
     Kernels alone: the first BN of a block with pre-activation may belong to its shortcut too.
     """
     stages = restack(params, ())
-    names = ((stage, block) for stage in stages if stage.startswith("stage_") for block in stages[stage])
+    names = [
+        (stage, name)
+        for stage in stages
+        if stage.startswith("stage_")
+        for name in stages[stage]
+        if name.startswith("block_")
+    ]
     norms = []
     for stage, block in sorted(names, key=_place):
         layers = {name: layer for name, layer in stages[stage][block].items() if not name.startswith("shortcut")}
-        norms.append(optax.tree.norm({name: layer["kernel"] for name, layer in layers.items() if "kernel" in layer}))
+        kernels = [layer["kernel"] for layer in layers.values() if "kernel" in layer]
+        norms.append(_norm(jnp.stack([_norm(kernel) for kernel in kernels])))
     return jnp.stack(norms)
+
+
+def _norm(x, axes=None):
+    """L2 norm over `axes`, or all; exact also where squares would underflow: the longest paths carry 1e-30."""
+    largest = jnp.abs(x).max(axes, keepdims=True)
+    unit = jnp.where(largest > 0, largest, 1)
+    return jnp.sqrt(jnp.square(x / unit).sum(axes)) * unit.squeeze(axes)
 
 
 def _place(name: tuple[str, str]) -> tuple[int, ...]:

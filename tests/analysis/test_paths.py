@@ -69,6 +69,20 @@ def test_norms_are_those_of_each_images_own_path(variables, gradients):
     np.testing.assert_allclose(norms, expected, rtol=1e-4)
 
 
+def test_gradients_whose_squares_are_below_float32_have_norms(variables):
+    """Of a classifier that small the gradient is its own size times that of one slightly larger."""
+    small, smaller = (
+        jax.tree_util.tree_map_with_path(lambda path, leaf, s=s: leaf * s if "head" in str(path) else leaf, variables)
+        for s in (1e-8, 1e-28)
+    )
+    paths = np.ones((1, 4, 16), bool)
+    norms, tiny = (analysis.path_gradient_norms(MODEL, v, IMAGES, LABELS, paths) for v in (small, smaller))
+    np.testing.assert_allclose(tiny * 1e20, norms, rtol=1e-4)
+    blocks, tiny = (analysis.block_gradient_norms(MODEL, v, IMAGES, LABELS, paths[:, :, 0]) for v in (small, smaller))
+    np.testing.assert_allclose(tiny * 1e20, blocks, rtol=1e-4)
+    assert norms.min() > 0 and blocks.min() > 0
+
+
 def test_a_block_learns_through_the_later_blocks_of_the_path(variables):
     """No gradient reaches a block off the path. What reaches one is a matter of the later blocks of the path alone; the
     last block has the gradient of the whole network."""
@@ -103,6 +117,8 @@ def test_blocks_are_in_the_order_of_their_gates():
     expected = [i * 100 + j for i in (1, 2, 10) for j in range(1, 12)]
     np.testing.assert_allclose(analysis.block_norms(tree | {"stem": {"w": np.ones(1)}}), expected)
     np.testing.assert_allclose(analysis.block_norms(restack(tree, tree)), expected)
+    tree["stage_2"]["conv_1"] = {"kernel": np.ones(1)}  # of a transition, no block
+    np.testing.assert_allclose(analysis.block_norms(tree), expected)
 
 
 @pytest.mark.quick
