@@ -18,14 +18,21 @@ def depth_distribution(survival_probabilities: np.ndarray) -> np.ndarray:
 
 
 def paths_behind_each_block(seed: int, num_blocks: int, draws: int) -> np.ndarray:
-    """Paths through each block and each possible number of later ones, `draws` of them each: bool [P, num_blocks]."""
+    """Paths on which every block has few, some and all of the later blocks behind it: bool [P, num_blocks].
+
+    A gradient along one path says something of every block on it. So the blocks are dealt out at random to paths of 1,
+    2, 4, .. blocks, `draws` times to each size, and one path has all of them: some 2 n paths a draw.
+    """
     rng = np.random.default_rng(seed)
-    paths = []
-    for i in range(num_blocks):
-        for k in np.repeat(np.arange(num_blocks - i), draws):
-            later = rng.permutation(num_blocks - 1 - i) < k
-            paths.append(np.concatenate([rng.random(i) < 0.5, [True], later]))
-    return np.array(paths)
+    paths = [np.ones((1, num_blocks), bool)]
+    size = 1
+    while size < num_blocks:
+        for _ in range(draws):
+            owner = np.empty(num_blocks, int)
+            owner[rng.permutation(num_blocks)] = np.arange(num_blocks) // size
+            paths.append(owner == np.arange(-(-num_blocks // size))[:, None])
+        size *= 2
+    return np.concatenate(paths)
 
 
 def norms_by_length(norms: np.ndarray, paths: np.ndarray) -> np.ndarray:
@@ -36,7 +43,8 @@ def norms_by_length(norms: np.ndarray, paths: np.ndarray) -> np.ndarray:
       paths: bool [P, n], the same.
 
     Returns:
-      [n, n]: at (i, k) the mean norm at block i along the paths through it and k later blocks; NaN where there is none.
+      [n, n]: at (i, k) the mean norm at block i along the paths through it and k later blocks. Between numbers that
+      paths had it is interpolated in the logarithm; NaN outside.
     """
     n = paths.shape[1]
     later = np.cumsum(paths[:, ::-1], axis=1)[:, ::-1] - paths
@@ -45,6 +53,14 @@ def norms_by_length(norms: np.ndarray, paths: np.ndarray) -> np.ndarray:
         chosen = paths[:, i] & (later[:, i] == k)
         if chosen.any():
             means[i, k] = norms[chosen, i].mean()
+    for row in means:
+        measured = np.flatnonzero(~np.isnan(row))
+        if measured.size:
+            between = np.arange(measured[0], measured[-1] + 1)
+            logarithms = np.log(np.maximum(row[measured], np.finfo(float).tiny))
+            row[between] = np.where(
+                np.isnan(row[between]), np.exp(np.interp(between, measured, logarithms)), row[between]
+            )
     return means
 
 

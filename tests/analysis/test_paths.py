@@ -160,14 +160,27 @@ def test_contributions_follow_the_unravelled_view_where_gradients_decay():
 
 
 @pytest.mark.quick
-def test_paths_behind_each_block_are_of_every_length():
-    paths = analysis.paths_behind_each_block(0, 5, 3)
-    lengths = [(i, k) for i in range(5) for k in range(5 - i) for _ in range(3)]
-    assert len(paths) == len(lengths) == 45
-    for path, (i, k) in zip(paths, lengths, strict=True):
-        assert path[i] and path[i + 1 :].sum() == k
-    np.testing.assert_array_equal(paths[3:6].sum(1), [2, 2, 2])
-    assert len({tuple(path) for path in paths[:15].tolist()}) > 5
+@pytest.mark.parametrize("blocks", [1, 5, 54])
+def test_every_block_is_on_paths_of_every_size_with_none_and_all_of_the_later_ones_behind_it(blocks):
+    paths = analysis.paths_behind_each_block(0, blocks, 3)
+    sizes = [2**power for power in range(6) if 2**power < blocks]
+    np.testing.assert_array_equal(paths.sum(0), 1 + 3 * len(sizes))
+    assert set(sizes) | {blocks} <= set(paths.sum(1)) and len(paths) <= 7 * blocks
+    later = np.cumsum(paths[:, ::-1], axis=1)[:, ::-1] - paths
+    for i in range(blocks):
+        assert {0, blocks - 1 - i} <= set(later[paths[:, i], i])
+
+
+@pytest.mark.quick
+def test_lengths_that_no_path_had_lie_between_their_neighbours():
+    """Of gradients that decay exponentially nothing is lost: all contributions are as from all paths."""
+    paths = analysis.paths_behind_each_block(1, 12, 2)
+    later = np.cumsum(paths[:, ::-1], axis=1)[:, ::-1] - paths
+    means = analysis.norms_by_length(np.where(paths, 3 * 0.4**later, 0), paths)
+    for i, k in np.ndindex(12, 12):
+        assert means[i, k] == pytest.approx(3 * 0.4**k) if k < 12 - i else np.isnan(means[i, k])
+    depths = analysis.effective_depths(analysis.block_contributions(means))
+    np.testing.assert_allclose(depths, analysis.predicted_depths(12, 0.4))
 
 
 @pytest.mark.quick
