@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from resjax.errors import InputError
 from resjax.layers import (
     ConvSpec,
     Gates,
@@ -90,11 +91,17 @@ class PatchStem(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
-        """Maps images [N, H, W, C] to [N, H - 1, W - 1, 8 C]."""
+        """Maps images [N, H, W, C] to [N, H - 1, W - 1, 8 C].
+
+        Raises:
+          InputError: where C is not what the kernel holds.
+        """
         channels = images.shape[-1]
         shape = (_PATCH, _PATCH, channels, 2 * _PATCH**2 * channels)
         init = initializer(self.kernel_init)
         kernel = self.variable("batch_stats", "kernel", lambda: init(self.make_rng("params"), shape, jnp.float32))
+        if kernel.value.shape != shape:
+            raise InputError(f"stem: kernel takes {kernel.value.shape[2]} input channels, got {channels}")
         return gelu(conv2d(images.astype(self.dtype), kernel.value.astype(self.dtype), 1, (0, 0)))
 
 
@@ -120,12 +127,12 @@ class SpeedStage(nn.Module):
 
 
 class PeakHead(nn.Module):
-    """Global max-pooling and a linear layer without bias, in float32 (float64 where x is).
+    """Global max-pooling times a constant, and a linear layer without bias, in float32 (float64 where x is).
 
     Attributes:
-      num_classes: number of logits; 0 returns the pooled features.
+      num_classes: number of logits; 0 returns the scaled features.
       kernel_init: initialiser of the linear layer's weights, or its name.
-      logit_scale: factor of the logits.
+      logit_scale: factor of the features, and so of the logits.
     """
 
     num_classes: int
@@ -135,8 +142,8 @@ class PeakHead(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         """Maps x [N, H, W, C] to logits [N, num_classes], or to features [N, C]; the same in training."""
-        x = x.astype(jnp.promote_types(x.dtype, jnp.float32)).max((1, 2))
+        x = self.logit_scale * x.astype(jnp.promote_types(x.dtype, jnp.float32)).max((1, 2))
         if self.num_classes == 0:
             return x
         linear = nn.Dense(self.num_classes, use_bias=False, kernel_init=initializer(self.kernel_init), name="linear")
-        return self.logit_scale * linear(x)
+        return linear(x)

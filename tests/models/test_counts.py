@@ -10,6 +10,7 @@ from flax import linen as nn
 from resjax import create_model, list_models, model_info
 from resjax.layers import Conv
 from resjax.models import multiply_adds, parameter_count, unrolled
+from resjax.models.speed_resnet import PatchStem
 
 SHAPE = (32, 32, 3)
 
@@ -111,8 +112,9 @@ def count(name, **overrides):
     def tally(call, args, kwargs, context):
         nonlocal work
         y = call(*args, **kwargs)
-        if isinstance(context.module, (Conv, nn.Dense)) and context.method_name == "__call__":
-            work += y.size * math.prod(context.module.variables["params"]["kernel"].shape[:-1])
+        if isinstance(context.module, (Conv, nn.Dense, PatchStem)) and context.method_name == "__call__":
+            held = context.module.variables
+            work += y.size * math.prod((held.get("params") or held["batch_stats"])["kernel"].shape[:-1])
         return y
 
     images = jax.ShapeDtypeStruct((1, *model_info(name).input_size), jnp.float32)
