@@ -53,7 +53,8 @@ def shows(result):
         rows = [row for row in result["runs"] if row["kind"] == kind]
         if rows:
             listed = "; ".join(
-                f"{row['model']} {row['train_error']:.1f} % / {row['test_error']:.1f} % after {row['epochs']} epochs"
+                f"{row['model']} {row['train_error']:.1f} % / {row['test_error']:.1f} % after {row['epochs']}"
+                f" epoch{'s' if row['epochs'] > 1 else ''}"
                 for row in rows
             )
             sentences.append(f"{kind}, training / test error: {listed}.")
