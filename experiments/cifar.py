@@ -185,6 +185,7 @@ def check_values(config: RunConfig, train_images: int) -> None:
         raise InputError(f"--optimizer.learning_rate: expected a number > 0, got {config.optimizer.learning_rate}")
     for field in (
         "optimizer.weight_decay",
+        "optimizer.head_decay_factor",
         "optimizer.clip_norm",
         "optimizer.bias_factor",
         "optimizer.scale_factor",
@@ -262,6 +263,7 @@ def build_optimizer(
         factors=factors,
         warm_up=warm_up,
         momentum_form=config.optimizer.momentum_form,
+        head_decay_factor=config.optimizer.head_decay_factor,
     )
     return optimizer, schedule
 
@@ -274,6 +276,8 @@ def normalization(config: Config, train_images: np.ndarray) -> Callable[[jax.Arr
             return Normalization(jnp.asarray(info.mean, jnp.float32), jnp.asarray(info.std, jnp.float32))
         case "gcn":
             return ContrastNormalization()
+        case "gcn_mean":
+            return ContrastNormalization.fit(train_images)
         case "gcn_zca":
             return Whitening.fit(train_images)
     mean = train_images.mean(0, dtype=np.float64)

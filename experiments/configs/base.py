@@ -95,6 +95,8 @@ class OptimizerConfig:
     """Added to the gradient as weight_decay * parameter, before momentum."""
     decay: Literal["all", "kernels", "not_biases"] = "all"
     """What decays: all parameters, convolution and linear weights alone, or all but biases (of BN, too)."""
+    head_decay_factor: float = 1.0
+    """Factor of the weight decay of the classifier."""
     clip_norm: float = 0.0
     """Largest global L2 norm of the gradient; 0 does not clip."""
     reset_momentum: bool = False
@@ -230,7 +232,9 @@ class RunConfig:
         return {k: v for k, v in flat.items() if metadata[k.split(".")[0]].get("run_only", False) == run_only}
 
 
-Normalizer = Literal["mean_std", "cifar10_mean_std", "per_pixel_mean", "per_pixel_mean_std", "gcn", "gcn_zca"]
+Normalizer = Literal[
+    "mean_std", "cifar10_mean_std", "per_pixel_mean", "per_pixel_mean_std", "gcn", "gcn_mean", "gcn_zca"
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -239,7 +243,8 @@ class Config(RunConfig):
 
     normalization: Normalizer = "mean_std"
     """Published mean and std per channel, of the data set or of CIFAR-10; the mean training image subtracted, and
-    divided by the std of all its pixels; each image's contrast normalised; and ZCA-whitened."""
+    divided by the std of all its pixels; each image's contrast normalised; the mean of those subtracted; and
+    ZCA-whitened."""
     extra: bool = False
     """Train on the data set's easier `extra` images, too (SVHN)."""
     validation_images: int = 0

@@ -77,13 +77,13 @@ def _densenets() -> dict[str, NamedConfig]:
 
 
 def _highway() -> NamedConfig:
-    """The authors' Caffe solver: batch 100, 200k iterations, lr 0.025, tenths at 100k, 150k, 175k."""
+    """The authors' Caffe solver: batch 100, 200k iterations, Nesterov 0.9, lr 0.025, tenths at 100k, 150k, 175k."""
     facts = CIFAR_NETWORKS["highway_19"]
     config = Config(
         model=ModelConfig("highway_19"),
         epochs=400,  # of 500 steps
         batch_size=100,
-        normalization="gcn",
+        normalization="gcn_mean",
         # The released images are padded by 8 pixels; crops of 32 are taken from them.
         augmentation=Augmentation(crop_padding=8, padding_mode="zero", flip=True),
         optimizer=OptimizerConfig(
@@ -93,12 +93,12 @@ def _highway() -> NamedConfig:
             momentum_form="caffe",
             weight_decay=1e-3,
             decay="kernels",
+            head_decay_factor=10.0,
             bias_factor=2.0,
         ),
         schedule=ScheduleConfig(boundaries=(200, 300, 350)),
     )
     deviations = (
-        "momentum is not known and taken as 0.9",
         "contrast is normalised as pylearn2 does it, at scale 55; the scale of the released images is not known",
     )
     return NamedConfig(config, f"{SRIVASTAVA_2015}, section 4.2, and the authors' code", facts, deviations=deviations)

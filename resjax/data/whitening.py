@@ -5,6 +5,7 @@ section 5.2).
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -15,20 +16,33 @@ from resjax.errors import InputError
 _SCALE, _SMALLEST, _BIAS = 55.0, 1e-8, 0.1
 
 
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["mean"], meta_fields=["scale"])
 @dataclasses.dataclass(frozen=True)
 class ContrastNormalization:
     """Global contrast normalisation: an image minus its mean over pixels and channels, at L2 norm `scale`.
 
     Images of no contrast become zero.
+
+    Attributes:
+      scale: the norm.
+      mean: subtracted from the result, float32 [H, W, C]; None subtracts nothing.
     """
 
     scale: float = _SCALE
+    mean: jax.Array | None = None
+
+    @classmethod
+    def fit(cls, images: np.ndarray, chunk: int = 4096) -> "ContrastNormalization":
+        """That of training images, uint8 [N, H, W, C], which has their mean 0 in each pixel (in float64)."""
+        total = sum(_contrast(images[start : start + chunk]).sum(0) for start in range(0, len(images), chunk))
+        return cls(mean=jnp.asarray((total / len(images)).reshape(images.shape[1:]), jnp.float32))
 
     def __call__(self, images: jax.Array) -> jax.Array:
         """Maps uint8 images [N, H, W, C] to float32."""
         centred = images.astype(jnp.float32) - images.mean((1, 2, 3), jnp.float32, keepdims=True)
         norms = jnp.sqrt(jnp.square(centred).sum((1, 2, 3), keepdims=True)) / self.scale
-        return centred / jnp.where(norms < _SMALLEST, 1, norms)
+        normalised = centred / jnp.where(norms < _SMALLEST, 1, norms)
+        return normalised if self.mean is None else normalised - self.mean
 
 
 @jax.tree_util.register_dataclass

@@ -30,6 +30,10 @@ INITIALIZERS = {
     "torch_linear": nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),
     # The first C_in outputs hand an input channel on, the others as torch_linear.
     "dirac": _dirac,
+    # Caffe's "gaussian", with its default std and with those of the highway networks' classifiers.
+    "normal_1": nn.initializers.normal(1.0),
+    "normal_0.1": nn.initializers.normal(0.1),
+    "normal_0.05": nn.initializers.normal(0.05),
     # U(0, 1), Torch7's default for BN scales.
     "uniform": nn.initializers.uniform(1.0),
     "ones": nn.initializers.ones,

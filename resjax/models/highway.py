@@ -7,7 +7,7 @@ from typing import Any
 import jax
 from flax import linen as nn
 
-from resjax.layers import ClassifierHead, Conv, Gates, Stage, StageSpec, relu, run_if_active, scale
+from resjax.layers import ClassifierHead, Conv, Gates, Stage, StageSpec, initializer, relu, run_if_active, scale
 from resjax.models.inputs import check_positive, check_rate
 from resjax.models.network import Network
 from resjax.models.resnet import check_stages
@@ -27,6 +27,8 @@ class Highway(Network):
       head_width: channels of the 1x1 convolution and ReLU before pooling; None leaves it out.
       transform_bias: initial bias of the transform gates, negative so that layers start as carriers.
       dropout_rate: share dropped before each stage and before the linear layer.
+      stem_kernel_init: initialiser of the first convolution; the released configuration names no std, so that Caffe
+        takes 1.
     """
 
     stage_sizes: tuple[int, ...] = (4, 5, 5)
@@ -34,14 +36,16 @@ class Highway(Network):
     head_width: int | None = 100
     transform_bias: float = -2.0
     dropout_rate: float = 0.2
+    stem_kernel_init: Any = "normal_1"
     kernel_init: Any = "xavier"
-    head_kernel_init: Any = "xavier"
+    head_kernel_init: Any = "normal_0.05"
 
     def __post_init__(self):
         check_stages(self.stage_sizes, self.widths)
         if self.head_width is not None:
             check_positive("head_width", self.head_width)
         check_rate("dropout_rate", self.dropout_rate)
+        initializer(self.stem_kernel_init, "stem_kernel_init")
         super().__post_init__()
 
     @property
@@ -71,14 +75,15 @@ class Highway(Network):
             if i > 0:
                 x = nn.max_pool(x, (2, 2), (2, 2))
             x = nn.Dropout(self.dropout_rate, deterministic=not train, name=f"dropout_{i + 1}")(x)
-            x = relu(conv(width, name=f"conv_{i + 1}")(x))
+            init = self.kernel_init if i else self.stem_kernel_init
+            x = relu(conv(width, kernel_init=init, name=f"conv_{i + 1}")(x))
             outputs = outputs or {"stem": x}
             layer = functools.partial(HighwayLayer, conv, self.transform_bias)
             name = f"stage_{i + 1}"
             x = outputs[name] = Stage(StageSpec(layer, layer, num_layers), first, name=name)(x, gates, train)
             first += num_layers
         if self.head_width is not None:
-            x = relu(conv(self.head_width, kernel_size=(1, 1), name="head_conv")(x))
+            x = relu(conv(self.head_width, kernel_size=(1, 1), name="final_conv")(x))
         return outputs | {"final": x}
 
 

@@ -21,6 +21,7 @@ def sgd(
     factors: Callable[[Any], Any] | None = None,
     warm_up: optax.GradientTransformationExtraArgs | None = None,
     momentum_form: str = "torch",
+    head_decay_factor: float = 1.0,
 ) -> optax.GradientTransformation:
     """SGD with momentum and coupled weight decay.
 
@@ -41,6 +42,7 @@ def sgd(
       factors: parameters -> a tree of the factors of their learning rates, see `learning_rate_factors`.
       warm_up: see `warm_up_until`.
       momentum_form: "torch", or "caffe": that of the solvers of He et al. 2015 and Highway networks, and of MXNet's.
+      head_decay_factor: of the weight decay of what decays in the classifier, the module named `head`.
 
     Raises:
       InputError: for a `decay` or a `momentum_form` of another name.
@@ -49,6 +51,10 @@ def sgd(
         raise InputError(f"decay: expected one of {', '.join(map(repr, _DECAYED))}, got {decay!r}")
     if momentum_form not in ("torch", "caffe"):
         raise InputError(f"momentum_form: expected 'torch' or 'caffe', got {momentum_form!r}")
+    decays = [optax.add_decayed_weights(weight_decay, mask=_DECAYED[decay])]
+    if head_decay_factor != 1:
+        more = (head_decay_factor - 1) * weight_decay
+        decays.append(optax.add_decayed_weights(more, mask=lambda params: _in_head(params, _DECAYED[decay])))
     velocity = [_reset_at(optax.trace(momentum, nesterov), momentum_resets) if momentum else optax.identity()]
     rate = [
         optax.scale_by_learning_rate(learning_rate),
@@ -57,7 +63,7 @@ def sgd(
     ]
     return optax.chain(
         optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity(),
-        optax.add_decayed_weights(weight_decay, mask=_DECAYED[decay]),
+        *decays,
         *(velocity + rate if momentum_form == "torch" else rate + velocity),
     )
 
@@ -89,6 +95,12 @@ def _times(factors):
 def kernels(params: Any) -> Any:
     """Mask of the leaves named `kernel`: convolution and linear weights."""
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
+
+
+def _in_head(params: Any, mask: Callable[[Any], Any] | None) -> Any:
+    """Mask of those leaves that `mask` chooses which belong to the module named `head`."""
+    chosen = mask(params) if mask else jax.tree.map(lambda _: True, params)
+    return jax.tree_util.tree_map_with_path(lambda path, leaf: leaf and path[0].key == "head", chosen)
 
 
 def not_biases(params: Any) -> Any:

@@ -30,6 +30,12 @@ def test_contrast_is_normalised_image_by_image(images):
     assert not np.asarray(ContrastNormalization()(np.full((1, 6, 6, 3), 9, np.uint8))).any()
 
 
+def test_normalised_images_are_centred_at_the_mean_of_those_that_are_trained_on(images):
+    fitted = ContrastNormalization.fit(images[:200], chunk=64)
+    mean = _gcn(images[:200]).mean(0)
+    np.testing.assert_allclose(np.asarray(fitted(images)).reshape(300, -1), _gcn(images) - mean, atol=1e-4)
+
+
 def test_whitening_is_that_of_numpy(images):
     flat = _gcn(images)
     centred = flat - flat.mean(0)

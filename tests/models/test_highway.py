@@ -40,7 +40,7 @@ def _straight_line(params, images, stage_sizes):
             layer = params[f"stage_{i}"][f"block_{j}"]
             transform = 1 / (1 + np.exp(-conv(x, layer["transform_conv"])))
             x = relu(conv(x, layer["conv"])) * transform + x * (1 - transform)
-    pooled = relu(conv(x, params["head_conv"])).mean((1, 2))
+    pooled = relu(conv(x, params["final_conv"])).mean((1, 2))
     return pooled @ params["head"]["linear"]["kernel"] + params["head"]["linear"]["bias"]
 
 
@@ -119,7 +119,7 @@ def test_the_released_network_has_19_layers_and_no_normalisation():
     transforms = [path for path in kernels if path[-1] == "transform_conv"]
     assert len(transforms) == model.num_blocks == 14
     assert len(kernels) - len(transforms) == 19
-    assert kernels[("head_conv",)] == (1, 1, 128, 100) and kernels[("head", "linear")] == (100, 10)
+    assert kernels[("final_conv",)] == (1, 1, 128, 100) and kernels[("head", "linear")] == (100, 10)
     assert all(kernels[path] == kernels[(*path[:-1], "conv")] for path in transforms)
     by_hand, inputs = 0, 3
     for layers, width in ((4, 32), (5, 80), (5, 128)):
@@ -167,7 +167,7 @@ def test_dropout_comes_before_each_stage_and_before_the_linear_layer(variables):
 def test_without_a_1x1_convolution_the_last_stage_is_pooled():
     model = Highway(**SMALL | {"head_width": None})
     params = jax.eval_shape(model.init, KEY, jnp.asarray(IMAGES))["params"]
-    assert "head_conv" not in params and params["head"]["linear"]["kernel"].shape == (5, 3)
+    assert "final_conv" not in params and params["head"]["linear"]["kernel"].shape == (5, 3)
 
 
 @pytest.mark.parametrize(

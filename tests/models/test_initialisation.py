@@ -130,12 +130,17 @@ def test_parameters_differ_between_layers_groups_and_keys(network):
             assert all(np.any(a != b) for a, b in itertools.pairwise(np.split(kernel, 4, axis=-1)))
 
 
-def test_highway_starts_as_caffes_xavier_and_as_carriers():
-    """Kernels U(-sqrt(3 / fan_in), sqrt(3 / fan_in)), biases 0, but those of the transform gates: -2."""
+def test_highway_starts_as_the_authors_caffe_files_say_and_as_carriers():
+    """Kernels U(-sqrt(3 / fan_in), sqrt(3 / fan_in)), but N(0, 1) of the first and N(0, 0.05^2) of the linear layer;
+    biases 0, but those of the transform gates: -2."""
     model = Highway(stage_sizes=(2, 1), widths=(24, 32), head_width=40)
     (params,) = _draws(model, [0])
     kernels = {path: leaf for path, leaf in params.items() if path.endswith("kernel")}
     assert len(kernels) == 2 + 2 * 3 + 1 + 1
+    for path, std in {"conv_1/kernel": 1, "head/linear/kernel": 0.05}.items():
+        kernel = kernels.pop(path)
+        assert abs(kernel.std() / std - 1) < 5 / np.sqrt(2 * kernel.size), path
+        assert np.abs(kernel).max() > 2.5 * std, path
     for path, kernel in kernels.items():
         bound = np.sqrt(3 / np.prod(kernel.shape[:-1]))
         assert 0.97 * bound < np.abs(kernel).max() <= bound, path
