@@ -20,7 +20,7 @@ from experiments.dry_run import print_dry_run
 from experiments.engine import Engine, TrainingError
 from experiments.environment import describe_devices
 from experiments.exit_codes import exit_code
-from experiments.image_splits import load_splits, training_size
+from experiments.image_splits import input_channels, load_splits, training_size
 from experiments.measure import TEST_ERROR
 from experiments.processes import join_processes
 from experiments.scaling import print_scaling_report
@@ -77,7 +77,7 @@ def run(name: str, named: NamedConfig, config: Config, console: Console) -> list
     check_seeds(config, processes)
     check_values(config, train_images)
     model, optimizer, schedule = build(config, info.num_classes, train_images)
-    image_shape = (*info.image_shape[:2], 3)
+    image_shape = (*info.image_shape[:2], input_channels(config.dataset, config.model.name))
     if config.dry_run:
         print_dry_run(config, model, optimizer, schedule, image_shape, train_images, console)
         if config.seeds > 1:
@@ -269,7 +269,7 @@ def build_optimizer(
 
 
 def normalization(config: Config, train_images: np.ndarray) -> Callable[[jax.Array], jax.Array]:
-    """What a config's network takes of uint8 images; statistics are those of train_images, uint8 [N, H, W, 3]."""
+    """What a config's network takes of uint8 images; statistics are those of train_images, uint8 [N, H, W, C]."""
     match config.normalization:
         case "mean_std" | "cifar10_mean_std":
             info = dataset_info("cifar10" if config.normalization == "cifar10_mean_std" else config.dataset)
@@ -278,15 +278,18 @@ def normalization(config: Config, train_images: np.ndarray) -> Callable[[jax.Arr
             return ContrastNormalization()
         case "gcn_mean":
             return ContrastNormalization.fit(train_images)
+        case "scale_256":
+            channels = train_images.shape[-1]
+            return Normalization(jnp.zeros(channels, jnp.float32), jnp.full(channels, 256, jnp.float32))
         case "gcn_zca":
             return Whitening.fit(train_images)
     mean = train_images.mean(0, dtype=np.float64)
     std = 1.0 if config.normalization == "per_pixel_mean" else train_images.std(dtype=np.float64)
-    return Normalization(jnp.asarray(mean, jnp.float32), jnp.asarray([std] * 3, jnp.float32))
+    return Normalization(jnp.asarray(mean, jnp.float32), jnp.asarray([std] * train_images.shape[-1], jnp.float32))
 
 
 def preprocessing(config: Config, train_images: np.ndarray) -> dict[str, Any]:
-    """`normalize`, `prepare` and `steps_per_epoch` of a config's `Task`; train_images is uint8 [N, H, W, 3]."""
+    """`normalize`, `prepare` and `steps_per_epoch` of a config's `Task`; train_images is uint8 [N, H, W, C]."""
     info = dataset_info(config.dataset)
     normalize = normalization(config, train_images)
 
@@ -299,7 +302,7 @@ def preprocessing(config: Config, train_images: np.ndarray) -> dict[str, Any]:
 
 
 def whitened(model: nn.Module, normalize: Callable[[jax.Array], jax.Array], train_images: np.ndarray) -> nn.Module:
-    """A network whose stem whitens patches with that of the training images, uint8 [N, H, W, 3]; others as they are."""
+    """A network whose stem whitens patches with that of the training images, uint8 [N, H, W, C]; others as they are."""
     if not isinstance(model, SpeedResNet):
         return model
     kernel = jnp.asarray(patch_whitening(np.asarray(normalize(train_images[:_WHITENED]))))

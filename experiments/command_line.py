@@ -93,10 +93,13 @@ def print_configs(program: str, configs: Mapping[str, NamedConfig]) -> None:
     for name, named in configs.items():
         errors = [named.published_for(dataset) for dataset in ("cifar10", "cifar100", "svhn_cropped")]
         errors = errors[:2] if errors[2] is None else errors
+        printed = " / ".join(f"{error.test_error:.2f}" if error else "-" for error in errors)
+        if not any(errors) and (other := named.published_for(named.config.dataset)):
+            printed = f"{other.test_error:.2f} ({other.dataset})"
         table.add_row(
             name,
             f"{named.facts.parameters:,}",
-            " / ".join(f"{error.test_error:.2f}" if error else "-" for error in errors),
+            printed,
             str(named.config.epochs),
             f"{training_work(named) / 1e15:.3g}",
             named.source,

@@ -7,13 +7,17 @@ import numpy as np
 from experiments.configs.base import Config
 from resjax.data import Dataset, dataset_info, load_dataset
 from resjax.errors import InputError
+from resjax.models.families import find_family
 
 # One division for all seeds of a config: they differ in nothing else.
 _SEED = 0
 
 
 class Splits(NamedTuple):
-    """uint8 images [N, H, W, 3] and int32 labels [N] each; `validation` None where a run has no such images."""
+    """uint8 images [N, H, W, C] and int32 labels [N] each; `validation` None where a run has no such images.
+
+    C is that of `input_channels`.
+    """
 
     train: Dataset
     validation: Dataset | None
@@ -26,10 +30,11 @@ def load_splits(config: Config) -> Splits:
     Raises:
       InputError: for data that cannot be read, or are too few.
     """
+    channels = input_channels(config.dataset, config.model.name)
     names = ("train", "extra") if config.extra else ("train",)
-    parts = [as_rgb(load_dataset(config.dataset, name, config.data_dir)) for name in names]
+    parts = [with_channels(load_dataset(config.dataset, name, config.data_dir), channels) for name in names]
     whole = Dataset(*map(np.concatenate, zip(*parts, strict=True))) if config.extra else parts[0]
-    test = as_rgb(load_dataset(config.dataset, "test", config.data_dir))
+    test = with_channels(load_dataset(config.dataset, "test", config.data_dir), channels)
     if not config.validation_images:
         return Splits(whole, None, test)
     _check_validation(config, len(whole.labels))
@@ -52,9 +57,15 @@ def training_size(config: Config) -> int:
     return whole - config.validation_images
 
 
-def as_rgb(data: Dataset) -> Dataset:
-    """Grayscale images repeated to three channels: the networks of the papers take three."""
-    return data._replace(images=np.repeat(data.images, 3, axis=-1)) if data.images.shape[-1] == 1 else data
+def input_channels(dataset: str, model: str | None) -> int:
+    """Of the images that a network of this name takes: 3, but 1 where it is for grayscale images and these are."""
+    family = find_family(model or "")
+    return dataset_info(dataset).image_shape[2] if family and family[0].input_shape[2] == 1 else 3
+
+
+def with_channels(data: Dataset, channels: int) -> Dataset:
+    """Grayscale images repeated to so many channels; others as they are."""
+    return data._replace(images=np.repeat(data.images, channels, axis=-1)) if data.images.shape[-1] == 1 else data
 
 
 def _check_validation(config: Config, images: int) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from experiments.cifar import normalization
 from experiments.configs.base import Config
-from experiments.image_splits import as_rgb, load_splits
+from experiments.image_splits import input_channels, load_splits, with_channels
 from experiments.workdir import Workdir
 from resjax import create_model, from_pretrained, load_torch_weights, pretrained_info
 from resjax.data import Dataset, dataset_info, load_dataset
@@ -104,9 +104,9 @@ def load_weights(name: str | None, weights: str, dataset: str | None, images: in
     except (TypeError, ValueError):
         raise InputError(f"{weights}: mean and std are no arrays of numbers; save or download it again") from None
     label = f"{name or type(model).__name__} from {pathlib.Path(weights).name} on {info.name}"
-    return Subject(
-        label, model, variables, _first(as_rgb(load_dataset(info.name, "test", data_dir)), images), normalize, info.name
-    )
+    channels = input_channels(info.name, name or about.get("model"))
+    test = _first(with_channels(load_dataset(info.name, "test", data_dir), channels), images)
+    return Subject(label, model, variables, test, normalize, info.name)
 
 
 def read_config(path: str) -> Config:

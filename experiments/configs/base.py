@@ -233,7 +233,7 @@ class RunConfig:
 
 
 Normalizer = Literal[
-    "mean_std", "cifar10_mean_std", "per_pixel_mean", "per_pixel_mean_std", "gcn", "gcn_mean", "gcn_zca"
+    "mean_std", "cifar10_mean_std", "per_pixel_mean", "per_pixel_mean_std", "gcn", "gcn_mean", "gcn_zca", "scale_256"
 ]
 
 
@@ -244,7 +244,7 @@ class Config(RunConfig):
     normalization: Normalizer = "mean_std"
     """Published mean and std per channel, of the data set or of CIFAR-10; the mean training image subtracted, and
     divided by the std of all its pixels; each image's contrast normalised; the mean of those subtracted; and
-    ZCA-whitened."""
+    ZCA-whitened; pixel values divided by 256."""
     extra: bool = False
     """Train on the data set's easier `extra` images, too (SVHN)."""
     validation_images: int = 0

@@ -1,4 +1,4 @@
-"""Every CIFAR and SVHN run by name: the recipes of the papers, a first run, and a fast one.
+"""Every run on CIFAR, SVHN and MNIST by name: the recipes of the papers, a first run, and a fast one.
 
     python -m experiments.cifar --config wrn_28_10 --data_dir DIR
 

@@ -8,6 +8,15 @@ from resjax.models.published import HUANG_2016_DENSE, SRIVASTAVA_2015, XIE_2016
 from resjax.models.published_cifar import CIFAR_NETWORKS
 
 _NONE = Augmentation(crop_padding=0, flip=False)
+# The authors' Caffe solvers; each layer's factors of rate and decay are in their network files.
+_HIGHWAY_SGD = OptimizerConfig(
+    nesterov=True,
+    momentum_form="caffe",
+    weight_decay=1e-3,
+    decay="kernels",
+    head_decay_factor=10.0,
+    bias_factor=2.0,
+)
 _ZERO_PADDED = Augmentation(crop_padding=4, padding_mode="zero", flip=True)
 
 
@@ -77,7 +86,7 @@ def _densenets() -> dict[str, NamedConfig]:
 
 
 def _highway() -> NamedConfig:
-    """The authors' Caffe solver: batch 100, 200k iterations, Nesterov 0.9, lr 0.025, tenths at 100k, 150k, 175k."""
+    """The authors' Caffe solver: batch 100, 200k iterations, lr 0.025, tenths at 100k, 150k, 175k."""
     facts = CIFAR_NETWORKS["highway_19"]
     config = Config(
         model=ModelConfig("highway_19"),
@@ -86,16 +95,7 @@ def _highway() -> NamedConfig:
         normalization="gcn_mean",
         # The released images are padded by 8 pixels; crops of 32 are taken from them.
         augmentation=Augmentation(crop_padding=8, padding_mode="zero", flip=True),
-        optimizer=OptimizerConfig(
-            learning_rate=0.025,
-            momentum=0.9,
-            nesterov=True,
-            momentum_form="caffe",
-            weight_decay=1e-3,
-            decay="kernels",
-            head_decay_factor=10.0,
-            bias_factor=2.0,
-        ),
+        optimizer=dataclasses.replace(_HIGHWAY_SGD, learning_rate=0.025),
         schedule=ScheduleConfig(boundaries=(200, 300, 350)),
     )
     deviations = (
@@ -104,8 +104,27 @@ def _highway() -> NamedConfig:
     return NamedConfig(config, f"{SRIVASTAVA_2015}, section 4.2, and the authors' code", facts, deviations=deviations)
 
 
+def _mnist_highway(width: int, *deviations: str) -> NamedConfig:
+    """The authors' Caffe solver: batch 100, 180k iterations, lr 0.01, tenths at 60k and 120k."""
+    model = f"highway_10_{width}"
+    config = Config(
+        model=ModelConfig(model),
+        dataset="mnist",
+        epochs=300,  # of 600 steps
+        batch_size=100,
+        normalization="scale_256",
+        augmentation=_NONE,
+        optimizer=dataclasses.replace(_HIGHWAY_SGD, learning_rate=0.01),
+        schedule=ScheduleConfig(boundaries=(100, 200)),
+    )
+    facts = CIFAR_NETWORKS[model]
+    return NamedConfig(config, f"{SRIVASTAVA_2015}, section 4.1, and the authors' code", facts, deviations=deviations)
+
+
 OTHER_CONFIGS: dict[str, NamedConfig] = {
     **{model: _resnext(model) for model in ("resnext_29_8x64d", "resnext_29_16x64d")},
     **_densenets(),
     "highway_19": _highway(),
+    "highway_10_32": _mnist_highway(32),
+    "highway_10_16": _mnist_highway(16, "the released configuration has width 32; all else is taken from there"),
 }

@@ -27,7 +27,7 @@ class ClassifierHead(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         """Maps x [N, H, W, C] to logits [N, num_classes], or to features [N, C]; float32 or float64."""
-        x = x.astype(jnp.promote_types(x.dtype, jnp.float32)).mean((1, 2))
+        x = self.pooled(x.astype(jnp.promote_types(x.dtype, jnp.float32)))
         if self.num_classes == 0:
             return x
         bias_init = initializer(self.bias_init)
@@ -41,3 +41,8 @@ class ClassifierHead(nn.Module):
             x = nn.Dropout(self.dropout_rate, deterministic=not train, name="dropout")(x)
         kernel_init = initializer(self.kernel_init)
         return nn.Dense(self.num_classes, kernel_init=kernel_init, bias_init=bias_init, name="linear")(x)
+
+    @nn.nowrap
+    def pooled(self, x: jax.Array) -> jax.Array:
+        """The features [N, C] of x [N, H, W, C]."""
+        return x.mean((1, 2))

@@ -22,6 +22,7 @@ from resjax.models.wider_resnet import WiderResNet
 
 CIFAR_SHAPE = (32, 32, 3)
 IMAGENET_SHAPE = (224, 224, 3)
+MNIST_SHAPE = (28, 28, 1)
 
 # He et al. 2015 (arXiv 1512.03385), table 1; 200 from He et al. 2016 (arXiv 1603.05027), section 5.
 _IMAGENET = {
@@ -96,6 +97,23 @@ def _cifar_preresnet(depth: str) -> dict[str, Any]:
             f" basic blocks are {below} and {below + 6}"
         )
     return _cifar_resnet(depth)
+
+
+def _mnist_highway(width: str) -> dict[str, Any]:
+    """From the authors' released configuration for MNIST, which has width 32."""
+    return {
+        "stage_sizes": (2, 3, 3),
+        "widths": (int(width),) * 3,
+        "head_width": None,
+        "transform_bias": -1.0,
+        "dropout_rate": (0.2, 0.3, 0.4, 0.5),
+        "stem_kernel_size": 5,
+        "stem_padding": 0,
+        "pool_window": 3,
+        "flat_head": True,
+        "stem_kernel_init": "xavier",
+        "head_kernel_init": "normal_0.1",
+    }
 
 
 def _wide_cifar(depth: str, k: str) -> dict[str, Any]:
@@ -233,6 +251,14 @@ FAMILIES = (
         published.HUANG_2016_DENSE,
     ),
     Family("highway_19", "highway_19", Highway, dict, published.SRIVASTAVA_2015),
+    Family(
+        "highway_10_<width>",
+        f"highway_10_{_NUMBER}",
+        Highway,
+        _mnist_highway,
+        published.SRIVASTAVA_2015,
+        MNIST_SHAPE,
+    ),
     Family("vgg_15", "vgg_15", VGG, dict, published.VEIT_2016),
     Family("speed_resnet", "speed_resnet", SpeedResNet, dict, published.JORDAN_2024),
     Family(

@@ -5,16 +5,30 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 
-from resjax.layers import ClassifierHead, Conv, Gates, Stage, StageSpec, initializer, relu, run_if_active, scale
-from resjax.models.inputs import check_positive, check_rate
+from resjax.errors import InputError
+from resjax.layers import (
+    ClassifierHead,
+    Conv,
+    Gates,
+    Stage,
+    StageSpec,
+    initializer,
+    max_pool,
+    max_pool_halved,
+    relu,
+    run_if_active,
+    scale,
+)
+from resjax.models.inputs import check_choice, check_positive, check_rate
 from resjax.models.network import Network
 from resjax.models.resnet import check_stages
 
 
 class Highway(Network):
-    """Stages of a convolution C R and highway layers, 2x2 max-pooling and dropout between them; no BN.
+    """Stages of a convolution C R, where the width changes, and highway layers; max-pooling and dropout between; no BN.
 
     The default is the authors' 19-layer network for CIFAR, from their released configuration: 3 convolutions, 14
     highway layers, a 1x1 convolution and the linear layer.
@@ -26,7 +40,11 @@ class Highway(Network):
       widths: channels of each stage.
       head_width: channels of the 1x1 convolution and ReLU before pooling; None leaves it out.
       transform_bias: initial bias of the transform gates, negative so that layers start as carriers.
-      dropout_rate: share dropped before each stage and before the linear layer.
+      dropout_rate: share dropped before each stage and before the linear layer, or one for each of these.
+      stem_kernel_size, stem_padding: of the first convolution; the others are 3x3 and keep the size.
+      pool_window: 2, or 3 for windows that overlap and that the border cuts off, as Caffe's: size n becomes n // 2.
+      flat_head: 2x2 max-pooling and a linear layer of all that is left, in place of global average pooling; parameters
+        are then for images of one size.
       stem_kernel_init: initialiser of the first convolution; the released configuration names no std, so that Caffe
         takes 1.
     """
@@ -35,7 +53,11 @@ class Highway(Network):
     widths: tuple[int, ...] = (32, 80, 128)
     head_width: int | None = 100
     transform_bias: float = -2.0
-    dropout_rate: float = 0.2
+    dropout_rate: float | tuple[float, ...] = 0.2
+    stem_kernel_size: int = 3
+    stem_padding: int = 1
+    pool_window: int = 2
+    flat_head: bool = False
     stem_kernel_init: Any = "normal_1"
     kernel_init: Any = "xavier"
     head_kernel_init: Any = "normal_0.05"
@@ -44,7 +66,16 @@ class Highway(Network):
         check_stages(self.stage_sizes, self.widths)
         if self.head_width is not None:
             check_positive("head_width", self.head_width)
-        check_rate("dropout_rate", self.dropout_rate)
+        for rate in self.dropout_rates:
+            check_rate("dropout_rate", rate)
+        if len(self.dropout_rates) != len(self.stage_sizes) + 1:
+            raise InputError(
+                f"dropout_rate: expected a number, or {len(self.stage_sizes) + 1} of them (each stage's, the linear"
+                f" layer's), got {self.dropout_rate!r}"
+            )
+        check_positive("stem_kernel_size", self.stem_kernel_size)
+        check_choice("stem_padding", self.stem_padding, tuple(range(self.stem_kernel_size)))
+        check_choice("pool_window", self.pool_window, (2, 3))
         initializer(self.stem_kernel_init, "stem_kernel_init")
         super().__post_init__()
 
@@ -55,29 +86,40 @@ class Highway(Network):
 
     @property
     def minimum_size(self) -> int:
-        """Least height and width of an image: each pooling halves them."""
-        return 2 ** (len(self.stage_sizes) - 1)
+        """Least height and width of an image: the first convolution takes its border, each pooling halves the rest."""
+        pools = len(self.stage_sizes) - 1 + self.flat_head
+        return 2**pools + self.stem_kernel_size - 1 - 2 * self.stem_padding
+
+    @property
+    def dropout_rates(self) -> tuple[float, ...]:
+        """Of each stage, and of the linear layer."""
+        given = self.dropout_rate
+        return tuple(given) if isinstance(given, (tuple, list)) else (given,) * (len(self.stage_sizes) + 1)
 
     @nn.nowrap
     def make_head(self) -> ClassifierHead:
         """The classifier, with dropout before it."""
-        inits = (self.head_kernel_init, self.head_bias_init)
-        return ClassifierHead(self.num_classes, *inits, self.dropout_rate, name="head")
+        head = FlatHead if self.flat_head else ClassifierHead
+        return head(self.num_classes, self.head_kernel_init, self.head_bias_init, self.dropout_rates[-1], name="head")
 
     @nn.nowrap
     def trunk(self, images: jax.Array, train: bool, gates: Gates) -> dict[str, jax.Array]:
         """The stages' outputs by name, [N, H', W', C'] each; "final" is what the classifier pools."""
-        if train and self.dropout_rate > 0:
+        if train and any(self.dropout_rates):
             self.require_key(f"dropout_rate={self.dropout_rate}")
         conv = functools.partial(Conv, dtype=self.dtype, kernel_init=self.kernel_init, use_bias=True)
         x, outputs, first = images, {}, 0
         for i, (num_layers, width) in enumerate(zip(self.stage_sizes, self.widths, strict=True)):
             if i > 0:
-                x = nn.max_pool(x, (2, 2), (2, 2))
-            x = nn.Dropout(self.dropout_rate, deterministic=not train, name=f"dropout_{i + 1}")(x)
-            init = self.kernel_init if i else self.stem_kernel_init
-            x = relu(conv(width, kernel_init=init, name=f"conv_{i + 1}")(x))
-            outputs = outputs or {"stem": x}
+                x = max_pool_halved(x) if self.pool_window == 2 else _max_pool_cut_off(x)
+            x = nn.Dropout(self.dropout_rates[i], deterministic=not train, name=f"dropout_{i + 1}")(x)
+            if i == 0:
+                size, border = (self.stem_kernel_size,) * 2, (self.stem_padding,) * 2
+                stem = conv(width, size, padding=border, kernel_init=self.stem_kernel_init, name="conv_1")
+                x = relu(stem(x))
+                outputs = {"stem": x}
+            elif width != self.widths[i - 1]:
+                x = relu(conv(width, name=f"conv_{i + 1}")(x))
             layer = functools.partial(HighwayLayer, conv, self.transform_bias)
             name = f"stage_{i + 1}"
             x = outputs[name] = Stage(StageSpec(layer, layer, num_layers), first, name=name)(x, gates, train)
@@ -85,6 +127,37 @@ class Highway(Network):
         if self.head_width is not None:
             x = relu(conv(self.head_width, kernel_size=(1, 1), name="final_conv")(x))
         return outputs | {"final": x}
+
+
+class FlatHead(ClassifierHead):
+    """`ClassifierHead` of 2x2 max-pooling and all positions that it leaves."""
+
+    @nn.nowrap
+    def pooled(self, x: jax.Array) -> jax.Array:
+        """The features [N, H // 2 * W // 2 * C] of x [N, H, W, C].
+
+        Raises:
+          InputError: where the linear layer is for images of another size.
+        """
+        pooled = max_pool_halved(x)
+        features = pooled.reshape(len(x), -1)
+        if self.has_variable("params", "linear"):
+            taken = self.get_variable("params", "linear")["kernel"].shape[0]
+            if taken != features.shape[1]:
+                raise InputError(
+                    f"images: the classifier takes {taken} features, got {' x '.join(map(str, pooled.shape[1:]))};"
+                    " its parameters are for images of another size"
+                )
+        return features
+
+
+def _max_pool_cut_off(x: jax.Array) -> jax.Array:
+    """The largest of 3x3 windows at stride 2 from the first pixel on: [N, H, W, C] to [N, H // 2, W // 2, C].
+
+    Those of `max_pool`, which begin a pixel before it, on an image with a pixel more, without its first windows.
+    """
+    x = jax.lax.pad(x, jnp.array(-jnp.inf, x.dtype), ((0, 0, 0), (1, 0, 0), (1, 0, 0), (0, 0, 0)))
+    return max_pool(x)[:, 1:, 1:]
 
 
 class HighwayLayer(nn.Module):

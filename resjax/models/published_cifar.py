@@ -79,6 +79,10 @@ _HIGHWAY = (
         "github.com/flukeskywalker/highway-networks, logs", "single run, last step", cifar10=7.86, cifar100=31.91
     )
 )
+_NARROW_HIGHWAY = _results(f"{SRIVASTAVA_2015}, table 1", "best of 5 (mean 0.60 +- 0.03)", mnist=0.57)
+_MNIST_HIGHWAY = _results(f"{SRIVASTAVA_2015}, table 1", "best of 5 (mean 0.46 +- 0.02)", mnist=0.45) + _results(
+    "github.com/flukeskywalker/highway-networks, logs", "single run, last step", mnist=0.46
+)
 
 # Plain networks have curves only (He et al. 2015, figure 6), plain-110 "higher than 60%".
 CIFAR_NETWORKS = {
@@ -150,6 +154,8 @@ CIFAR_NETWORKS = {
     "densenet_bc_40_48": Facts(2_733_130, 1_149_867_168, _wide_dense(3.99, 20.29)),
     "densenet_bc_40_60": Facts(4_261_690, 1_795_836_360, _wide_dense(4.01, 19.99)),
     "highway_19": Facts(2_256_838, 330_826_728, _HIGHWAY),
+    "highway_10_16": Facts(38_986, 8_028_576, _NARROW_HIGHWAY),
+    "highway_10_32": Facts(151_690, 31_650_624, _MNIST_HIGHWAY),
     # Veit et al. 2016 print no error of the whole network, only curves of what is left of it.
     "vgg_15": Facts(1_925_258, 304_940_288),
     "speed_resnet": Facts(1_972_480, 118_147_360),

@@ -12,7 +12,7 @@ from resjax.models.published_cifar import CIFAR_NETWORKS
 
 SHAPE = (32, 32, 3)
 # Published batches that the tests' eight devices do not divide.
-ONE_DEVICE = {"highway_19"}
+ONE_DEVICE = {"highway_19", "highway_10_32", "highway_10_16"}
 
 
 def _rates(name, steps):
@@ -83,6 +83,7 @@ def test_pre_activation_networks_start_with_400_iterations_at_a_hundredth():
         ("resnet_110_stochastic_depth", [87_749, 87_750, 131_625], [0.1, 0.01, 0.001]),  # 351 steps of 45,000 images
         ("resnet_1202_stochastic_depth", [0, 3_509, 3_510, 52_650], [0.01, 0.01, 0.1, 0.01]),
         ("highway_19", [99_999, 100_000, 150_000, 175_000], [0.025, 0.0025, 0.00025, 0.000025]),
+        ("highway_10_16", [59_999, 60_000, 120_000], [0.01, 0.001, 0.0001]),
         ("wrn_16_4_svhn", [377_679, 377_680], [0.01, 0.001]),  # 4,721 steps an epoch
     ],
 )
@@ -97,9 +98,10 @@ def test_each_recipe_is_compared_with_results_of_its_own_kind_alone():
     for name, named in CONFIGS.items():
         plain = not (named.config.augmentation.crop_padding or named.config.augmentation.flip)
         for result in named.facts.results:
-            if "svhn" not in result.dataset:
+            if result.dataset.startswith("cifar"):
                 assert ("no augmentation" in result.statistic) == plain, name
-            assert (result.dataset == "svhn_cropped") == (named.config.dataset == "svhn_cropped"), name
+            for other in ("svhn_cropped", "mnist"):
+                assert (result.dataset == other) == (named.config.dataset == other), name
             assert ("ZCA" in result.statistic) == (named.config.normalization == "gcn_zca"), name
             assert ("validation" in result.statistic) <= (named.config.validation_images > 0), name
 
@@ -121,6 +123,7 @@ def test_each_recipe_is_compared_with_results_of_its_own_kind_alone():
         ("resnext_29_16x64d", "cifar100", 17.31),
         ("resnet_110_stochastic_depth", "cifar10", 5.25),
         ("highway_19", "cifar10", 7.60),
+        ("highway_10_32", "mnist", 0.45),
     ],
 )
 def test_published_errors_of_each_system(name, dataset, error):

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from experiments import image_splits
+from experiments import cifar, image_splits
 from experiments.configs.cifar import CONFIGS
 from experiments.image_splits import load_splits, training_size
 from resjax import InputError
@@ -29,6 +29,27 @@ def test_validation_images_are_taken_from_the_training_images_alone():
     assert len(np.unique(parts.validation.labels)) == 10
     again = load_splits(dataclasses.replace(CONFIG, validation_images=500, seed=1))
     np.testing.assert_array_equal(again.validation.images, parts.validation.images)
+
+
+def test_grayscale_images_have_the_channels_that_the_network_takes(monkeypatch):
+    """One for the network of MNIST's paper, three for all others; and pixels over 256 are what the former takes."""
+    shapes = {"mnist": (28, 28, 1), "cifar10": (32, 32, 3)}
+    rng = np.random.default_rng(0)
+
+    def load(name, split, data_dir):
+        return Dataset(rng.integers(0, 256, (3, *shapes[name]), np.uint8), np.zeros(3, np.int32))
+
+    monkeypatch.setattr(image_splits, "load_dataset", load)
+    config = CONFIGS["highway_10_32"].config
+    images = load_splits(config).train.images
+    assert images.shape == (3, 28, 28, 1)
+    np.testing.assert_allclose(cifar.normalization(config, images)(images), images / 256)
+    assert load_splits(dataclasses.replace(config, dataset="cifar10")).train.images.shape == (3, 32, 32, 3)
+    other = dataclasses.replace(CONFIG, dataset="mnist", normalization="per_pixel_mean_std")
+    images = load_splits(other).test.images
+    np.testing.assert_array_equal(images, np.repeat(images[..., :1], 3, -1))
+    expected = (images - images.mean(0, dtype=np.float64)) / images.std(dtype=np.float64)
+    np.testing.assert_allclose(cifar.normalization(other, images)(images), expected, atol=1e-5)
 
 
 def test_extra_images_follow_those_of_the_train_split(monkeypatch):

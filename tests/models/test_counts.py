@@ -60,6 +60,10 @@ CIFAR = {
     "vgg_15": (1_925_258, 0.3049),
     "speed_resnet": (1_972_480, 0.1181),
 }
+MNIST = {
+    "highway_10_16": (38_986, 0.0080),
+    "highway_10_32": (151_690, 0.0317),
+}
 IMAGENET = {
     "plain_18": (11_515_688, 1.7948),
     "plain_34": (21_623_848, 3.6445),
@@ -125,14 +129,15 @@ def count(name, **overrides):
 
 @pytest.mark.quick
 def test_the_reference_covers_every_name():
-    assert sorted(CIFAR | IMAGENET) == list_models()
+    assert sorted(CIFAR | MNIST | IMAGENET) == list_models()
 
 
-@pytest.mark.parametrize("name", CIFAR | IMAGENET)
+@pytest.mark.parametrize("name", CIFAR | MNIST | IMAGENET)
 def test_the_table_the_modules_and_the_reference_agree(name):
-    parameters, billions = (CIFAR | IMAGENET)[name]
+    parameters, billions = (CIFAR | MNIST | IMAGENET)[name]
     info = model_info(name)
-    assert (info.num_classes, info.input_size) == ((10, SHAPE) if name in CIFAR else (1000, (224, 224, 3)))
+    small = SHAPE if name in CIFAR else (28, 28, 1)
+    assert (info.num_classes, info.input_size) == ((1000, (224, 224, 3)) if name in IMAGENET else (10, small))
     assert round(info.multiply_adds / 1e9, 4) == billions
     assert info.parameters == parameters
     model, shape = create_model(name), info.input_size

@@ -16,31 +16,33 @@ IMAGES = np.random.default_rng(0).normal(size=(2, 7, 6, 3))
 KEY = jax.random.key(0)
 
 
+def _conv(x, node):
+    """A convolution that keeps the size."""
+    kernel, (height, width) = node["kernel"], x.shape[1:3]
+    pad = kernel.shape[0] // 2
+    x = np.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    taps = ((i, j) for i in range(kernel.shape[0]) for j in range(kernel.shape[1]))
+    return sum(x[:, i : i + height, j : j + width] @ kernel[i, j] for i, j in taps) + node["bias"]
+
+
+def _highway_layer(x, node):
+    """y = H(x) T(x) + x (1 - T(x))."""
+    transform = 1 / (1 + np.exp(-_conv(x, node["transform_conv"])))
+    return np.maximum(_conv(x, node["conv"]), 0) * transform + x * (1 - transform)
+
+
 def _straight_line(params, images, stage_sizes):
-    """Logits of Srivastava et al. 2015, y = H(x) T(x) + x (1 - T(x)), in NumPy."""
-
-    def conv(x, node):
-        kernel, (height, width) = node["kernel"], x.shape[1:3]
-        pad = kernel.shape[0] // 2
-        x = np.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
-        taps = ((i, j) for i in range(kernel.shape[0]) for j in range(kernel.shape[1]))
-        return sum(x[:, i : i + height, j : j + width] @ kernel[i, j] for i, j in taps) + node["bias"]
-
-    def relu(x):
-        return np.maximum(x, 0)
-
+    """Logits of Srivastava et al. 2015 in NumPy."""
     x = images
     for i, layers in enumerate(stage_sizes, start=1):
         if i > 1:
             n, height, width, channels = x.shape
             x = x[:, : height // 2 * 2, : width // 2 * 2]
             x = x.reshape(n, height // 2, 2, width // 2, 2, channels).max((2, 4))
-        x = relu(conv(x, params[f"conv_{i}"]))
+        x = np.maximum(_conv(x, params[f"conv_{i}"]), 0)
         for j in range(1, layers + 1):
-            layer = params[f"stage_{i}"][f"block_{j}"]
-            transform = 1 / (1 + np.exp(-conv(x, layer["transform_conv"])))
-            x = relu(conv(x, layer["conv"])) * transform + x * (1 - transform)
-    pooled = relu(conv(x, params["final_conv"])).mean((1, 2))
+            x = _highway_layer(x, params[f"stage_{i}"][f"block_{j}"])
+    pooled = np.maximum(_conv(x, params["final_conv"]), 0).mean((1, 2))
     return pooled @ params["head"]["linear"]["kernel"] + params["head"]["linear"]["bias"]
 
 
@@ -127,6 +129,46 @@ def test_the_released_network_has_19_layers_and_no_normalisation():
         inputs = width
     by_hand += (128 + 1) * 100 + (100 + 1) * 10
     assert parameter_count(model, (32, 32, 3)) == by_hand == 2_256_838
+
+
+def test_the_released_network_for_mnist_is_its_caffe_file(draw_variables, in_float64):
+    """A 5x5 convolution without padding, 2, 3 and 3 highway layers, overlapping pooling as Caffe cuts it off at the
+    border, and a linear layer of nine positions; in NumPy."""
+    images = np.random.default_rng(1).normal(size=(2, 28, 28, 1))
+    model = create_model("highway_10_16", num_classes=3, dtype=jnp.float64)
+    variables = draw_variables(model, images, dtype=np.float64)
+    params = variables["params"]
+    assert set(params) == {"conv_1", "stage_1", "stage_2", "stage_3", "head"}
+
+    def pooled(x, window):
+        """Caffe's: ceil((n - window) / 2) + 1 windows, the last of them cut off."""
+        count = math.ceil((x.shape[1] - window) / 2) + 1
+        rows = [x[:, 2 * i : 2 * i + window].max(1) for i in range(count)]
+        return np.stack([np.stack(rows, 1)[:, :, 2 * j : 2 * j + window].max(2) for j in range(count)], 2)
+
+    kernel, bias = params["conv_1"]["kernel"], params["conv_1"]["bias"]
+    windows = np.lib.stride_tricks.sliding_window_view(images, (5, 5), (1, 2))
+    x = np.maximum(np.einsum("nhwcij,ijco->nhwo", windows, kernel) + bias, 0)
+    sizes = [x.shape[1]]
+    for stage, (layers, window) in enumerate([(2, 3), (3, 3), (3, 2)], start=1):
+        for layer in range(1, layers + 1):
+            x = _highway_layer(x, params[f"stage_{stage}"][f"block_{layer}"])
+        x = pooled(x, window)
+        sizes.append(x.shape[1])
+    assert sizes == [24, 12, 6, 3]
+    linear = params["head"]["linear"]
+    expected = x.reshape(2, -1) @ linear["kernel"] + linear["bias"]
+    np.testing.assert_allclose(jax.jit(model.apply)(variables, images), expected, rtol=1e-9)
+
+
+def test_its_dropout_grows_and_it_carries_less():
+    model = create_model("highway_10_32")
+    assert (model.dropout_rates, model.transform_bias) == ((0.2, 0.3, 0.4, 0.5), -1.0)
+    assert create_model("highway_19").dropout_rates == (0.2,) * 4
+    with pytest.raises(InputError, match=r"dropout_rate: expected a number, or 4 of them .*got \(0.1, 0.2\)"):
+        create_model("highway_10_32", dropout_rate=(0.1, 0.2))
+    with pytest.raises(InputError, match="at least 12 x 12 pixels"):
+        model.init(KEY, jnp.zeros((1, 11, 28, 1)))
 
 
 def test_stochastic_depth_scales_transforms_in_evaluation_and_draws_layers_in_training(variables):

@@ -51,7 +51,7 @@ def test_every_name_creates_a_network_for_its_papers_images(name):
     assert info.name == name
     assert info.paper.arxiv in str(info.paper)
     assert (info.num_classes, info.num_blocks) == (model.num_classes, model.num_blocks)
-    assert (info.input_size, model.num_classes) in (((32, 32, 3), 10), ((224, 224, 3), 1000))
+    assert (info.input_size, model.num_classes) in (((32, 32, 3), 10), ((28, 28, 1), 10), ((224, 224, 3), 1000))
     assert model.minimum_size <= info.input_size[0]
 
 
@@ -149,6 +149,7 @@ FIRST = {
     "densenet_bc_250_24": 3.62,
     "densenet_bc_190_40": 3.46,
     "highway_19": 7.60,
+    "highway_10_32": 0.45,
     "plain_34": 28.54,
     "resnet_18": 30.43,
     "resnet_50": 23.9,
@@ -186,6 +187,7 @@ def _published(name, dataset, statistic):
         ("densenet_100_12", "cifar100", "no augmentation", [(23.79, None)]),
         ("densenet_bc_100_12", "svhn_cropped", "no augmentation", [(1.76, None)]),
         ("highway_19", "cifar100", "best of 5", [(32.24, None)]),
+        ("highway_10_16", "mnist", "best of 5", [(0.57, None)]),
         ("resnet_34", "imagenet2012", "10-crop", [(24.76, 7.35), (24.52, 7.46)]),
         ("resnet_101", "imagenet2012", '10-crop 224, bottleneck_stride="1x1"', [(21.75, 6.05)]),
         ("wrn_50_2", "imagenet2012", "1-crop", [(21.9, 6.03), (21.532, 5.914)]),

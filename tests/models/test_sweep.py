@@ -15,7 +15,7 @@ from resjax.models import VGG, DenseNet, Highway, Network, PreActResNet, SpeedRe
 TINY = {
     VGG: {"stage_sizes": (2, 1), "width": 8},
     DenseNet: {"stage_sizes": (2, 1), "growth_rate": 4, "stem_width": 6},
-    Highway: {"stage_sizes": (2, 1), "widths": (4, 6), "head_width": 5},
+    Highway: {"stage_sizes": (2, 1), "widths": (4, 6), "head_width": 5, "dropout_rate": 0.2},
     SpeedResNet: {"widths": (4, 6)},
     WiderResNet: {"stage_sizes": (2, 1, 1, 1, 1, 1), "widths": ((4, 4),) * 4 + ((4, 4, 8),) * 2, "stem_width": 4},
 }
@@ -140,7 +140,12 @@ def test_bad_input_is_named(model):
     with pytest.raises(InputError, match="floating point"):
         jax.eval_shape(model.apply, variables, np.zeros((2, 32, 32, 3), np.uint8))
     least = model.minimum_size
-    jax.eval_shape(model.apply, variables, np.zeros((2, least, least + 3, 3), np.float32))
+    other_size = np.zeros((2, least, least + 3, 3), np.float32)
+    if getattr(model, "flat_head", False):
+        with pytest.raises(InputError, match="parameters are for images of another size"):
+            jax.eval_shape(model.apply, variables, other_size)
+    else:
+        jax.eval_shape(model.apply, variables, other_size)
     if least > 1:
         with pytest.raises(InputError, match=f"at least {least} x {least} pixels"):
             jax.eval_shape(model.apply, variables, np.zeros((2, least, least - 1, 3), np.float32))
@@ -164,7 +169,9 @@ def test_stages_by_name(model):
     heights = [stages[f"stage_{i + 1}"].shape[1] for i in range(len(sizes))]
     assert heights == sorted(heights, reverse=True)
     head = variables["params"]["head"]["linear"]["kernel"]
-    assert stages["final"].shape[-1] == head.shape[0]
+    _, height, width, channels = stages["final"].shape
+    positions = height // 2 * (width // 2) if getattr(model, "flat_head", False) else 1
+    assert positions * channels == head.shape[0]
 
 
 @pytest.mark.parametrize("kind", [Network, PreActResNet])
