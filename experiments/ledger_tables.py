@@ -26,10 +26,14 @@ th { background: #f4f4f4; position: sticky; top: 0; } tr.open td { color: #888; 
 def readme_section(rows: Sequence[Row], file: str) -> str:
     """Markdown of the rows with runs, and a count of the others, which are in `file`."""
     done = [row for row in rows if row.runs]
-    recipes = [row for row in rows if not row.changed]
-    run = sum(bool(row.runs) for row in recipes)
-    text = f"{run} of {len(recipes)} recipes are run as published; the others are {NOT_RUN}, see `{file}`."
+    text = f"{progress(rows)}; the others are {NOT_RUN}, see `{file}`."
     return f"{text}\n\n{_table(done)}\n{_details(done)}" if done else f"{text}\n"
+
+
+def progress(rows: Sequence[Row]) -> str:
+    """How many recipes with a published result have runs, in words; our own have none to compare with."""
+    recipes = [row for row in rows if row.published and not row.changed]
+    return f"{sum(bool(row.runs) for row in recipes)} of {len(recipes)} recipes with a published result are run in full"
 
 
 def markdown(rows: Sequence[Row]) -> str:

@@ -11,7 +11,7 @@ from rich.console import Console
 from experiments.exit_codes import exit_code
 from experiments.figures import write
 from experiments.ledger import as_json, merged, read_ledger, read_run, rows, run_folders
-from experiments.ledger_tables import markdown, page, readme_section
+from experiments.ledger_tables import markdown, page, progress, readme_section
 from resjax.errors import InputError
 
 PROGRAM = "python -m experiments.report"
@@ -65,10 +65,8 @@ def report(options: Options, console: Console) -> None:
             write(options.readme, readme)
     except OSError as error:
         raise InputError(f"--output {options.output}: cannot be written: {error}") from None
-    recipes = [row for row in table if not row.changed]
     console.print(
-        f"{len(new)} runs read, {len(runs)} in the ledger; {sum(bool(row.runs) for row in recipes)} of {len(recipes)}"
-        f" recipes are run: {options.output / 'ledger.md'}",
+        f"{len(new)} runs read, {len(runs)} in the ledger; {progress(table)}: {options.output / 'ledger.md'}",
         highlight=False,
     )
 
