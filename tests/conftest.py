@@ -28,12 +28,15 @@ def compile_once(tmp_path_factory):
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 
-@pytest.fixture
-def compile_lightly():
+def _lightly():
     """XLA without most of its optimisations, in half the time: for the structure and equality of small networks."""
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+
+
+compile_lightly = pytest.fixture(_lightly, name="compile_lightly")
+module_compiled_lightly = pytest.fixture(_lightly, scope="module", name="module_compiled_lightly")
 
 
 @pytest.fixture(scope="session")

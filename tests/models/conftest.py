@@ -1,8 +1,8 @@
-"""Small networks, compiled lightly; tests/train and tests/experiments compile as users do."""
+"""Small networks, compiled lightly; tests/experiments compile as users do."""
 
 import pytest
 
 
-@pytest.fixture(autouse=True)
-def lightly(compile_lightly):
-    """Every test of this folder."""
+@pytest.fixture(scope="module", autouse=True)
+def lightly(module_compiled_lightly):
+    """Every test of this folder, and the fixtures that they share."""
