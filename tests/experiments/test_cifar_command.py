@@ -9,8 +9,8 @@ import pytest
 
 from experiments import cifar
 from experiments.configs.cifar import CONFIGS
-from experiments.subject import load_run
-from resjax.data import load_dataset
+from experiments.image_splits import load_splits
+from experiments.subject import load_run, read_config
 from resjax.data.whitening import patch_whitening
 from tests.experiments.command import outcome
 
@@ -137,14 +137,15 @@ def test_summary_holds_errors_beside_what_was_changed_and_where_it_ran(short_run
 
 
 def test_the_fast_recipe_whitens_by_its_images_and_trains_neither_stem_nor_scales(tmp_path):
-    """And learns from a single epoch of the embedded images."""
+    """And learns from 2,000 images in a single epoch."""
     command = ("--config", "speedrun", "--dataset", "cifar10_mini", "--epochs", "1", "--batch_size", "64")
+    command += ("--validation_images", "3000", "--average_decay", "0.5")
     rate = ("--optimizer.learning_rate", "0.1", "--schedule.warmup_epochs", "0.3")
     run = tmp_path / "run"
     assert cifar.main([*command, *rate, "--workdir", str(run)]) == 0
     subject = load_run(str(run), "latest", 0, None)
     params, stem = subject.variables["params"], subject.variables["batch_stats"]["stem"]["kernel"]
-    images = load_dataset("cifar10_mini", "train").images[:5000]
+    images = load_splits(read_config(str(run))).train.images
     np.testing.assert_allclose(stem, patch_whitening(np.asarray(subject.normalize(images))), rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(params["stage_2"]["block_1"]["norm_1"]["scale"], np.ones(256))
     assert np.abs(params["stage_2"]["norm_1"]["bias"]).max() > 0
