@@ -110,7 +110,7 @@ def _mnist_highway(width: str) -> dict[str, Any]:
         "stem_kernel_size": 5,
         "stem_padding": 0,
         "pool_window": 3,
-        "flat_head": True,
+        "flat_head": (3, 3),
         "stem_kernel_init": "xavier",
         "head_kernel_init": "normal_0.1",
     }

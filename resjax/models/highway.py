@@ -43,8 +43,8 @@ class Highway(Network):
       dropout_rate: share dropped before each stage and before the linear layer, or one for each of these.
       stem_kernel_size, stem_padding: of the first convolution; the others are 3x3 and keep the size.
       pool_window: 2, or 3 for windows that overlap and that the border cuts off, as Caffe's: size n becomes n // 2.
-      flat_head: 2x2 max-pooling and a linear layer of all that is left, in place of global average pooling; parameters
-        are then for images of one size.
+      flat_head: (rows, columns): 2x2 max-pooling to so many positions and a linear layer of them all, in place of
+        global average pooling; None pools globally.
       stem_kernel_init: initialiser of the first convolution; the released configuration names no std, so that Caffe
         takes 1.
     """
@@ -57,7 +57,7 @@ class Highway(Network):
     stem_kernel_size: int = 3
     stem_padding: int = 1
     pool_window: int = 2
-    flat_head: bool = False
+    flat_head: tuple[int, int] | None = None
     stem_kernel_init: Any = "normal_1"
     kernel_init: Any = "xavier"
     head_kernel_init: Any = "normal_0.05"
@@ -76,6 +76,8 @@ class Highway(Network):
         check_positive("stem_kernel_size", self.stem_kernel_size)
         check_choice("stem_padding", self.stem_padding, tuple(range(self.stem_kernel_size)))
         check_choice("pool_window", self.pool_window, (2, 3))
+        if self.flat_head is not None:
+            check_positive("flat_head", self.flat_head)
         initializer(self.stem_kernel_init, "stem_kernel_init")
         super().__post_init__()
 
@@ -87,8 +89,8 @@ class Highway(Network):
     @property
     def minimum_size(self) -> int:
         """Least height and width of an image: the first convolution takes its border, each pooling halves the rest."""
-        pools = len(self.stage_sizes) - 1 + self.flat_head
-        return 2**pools + self.stem_kernel_size - 1 - 2 * self.stem_padding
+        last = 2 * max(self.flat_head) if self.flat_head else 1
+        return last * 2 ** (len(self.stage_sizes) - 1) + self.stem_kernel_size - 1 - 2 * self.stem_padding
 
     @property
     def dropout_rates(self) -> tuple[float, ...]:
@@ -99,8 +101,10 @@ class Highway(Network):
     @nn.nowrap
     def make_head(self) -> ClassifierHead:
         """The classifier, with dropout before it."""
-        head = FlatHead if self.flat_head else ClassifierHead
-        return head(self.num_classes, self.head_kernel_init, self.head_bias_init, self.dropout_rates[-1], name="head")
+        options = (self.num_classes, self.head_kernel_init, self.head_bias_init, self.dropout_rates[-1])
+        if self.flat_head:
+            return FlatHead(*options, positions=self.flat_head, name="head")
+        return ClassifierHead(*options, name="head")
 
     @nn.nowrap
     def trunk(self, images: jax.Array, train: bool, gates: Gates) -> dict[str, jax.Array]:
@@ -130,25 +134,29 @@ class Highway(Network):
 
 
 class FlatHead(ClassifierHead):
-    """`ClassifierHead` of 2x2 max-pooling and all positions that it leaves."""
+    """`ClassifierHead` of 2x2 max-pooling and all positions that it leaves.
+
+    Attributes:
+      positions: (rows, columns) that it leaves.
+    """
+
+    positions: tuple[int, int] = (1, 1)
 
     @nn.nowrap
     def pooled(self, x: jax.Array) -> jax.Array:
-        """The features [N, H // 2 * W // 2 * C] of x [N, H, W, C].
+        """The features [N, rows * columns * C] of x [N, H, W, C].
 
         Raises:
-          InputError: where the linear layer is for images of another size.
+          InputError: where other positions are left.
         """
         pooled = max_pool_halved(x)
-        features = pooled.reshape(len(x), -1)
-        if self.has_variable("params", "linear"):
-            taken = self.get_variable("params", "linear")["kernel"].shape[0]
-            if taken != features.shape[1]:
-                raise InputError(
-                    f"images: the classifier takes {taken} features, got {' x '.join(map(str, pooled.shape[1:]))};"
-                    " its parameters are for images of another size"
-                )
-        return features
+        if pooled.shape[1:3] != tuple(self.positions):
+            expected, found = (" x ".join(map(str, size)) for size in (self.positions, pooled.shape[1:3]))
+            raise InputError(
+                f"images: of their size the classifier would see {found} positions, and its linear layer is for"
+                f" {expected}; give images of another size, or create the network with flat_head={pooled.shape[1:3]}"
+            )
+        return pooled.reshape(len(x), -1)
 
 
 def _max_pool_cut_off(x: jax.Array) -> jax.Array:

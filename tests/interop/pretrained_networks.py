@@ -18,6 +18,7 @@ NETWORKS = {
     "wrn": WideResNet(depth=10, widening_factor=1, block_type=(1, 3), dtype=jnp.bfloat16),
     "resnext": ResNeXt(stage_sizes=(1,), widths=(8,), cardinality=2, base_width=16, form="split_transform_sum"),
     "densenet": DenseNet(stage_sizes=(1, 2), growth_rate=2, stem_width=4, num_classes=0, memory_efficient=True),
+    "highway_flat": resjax.create_model("highway_10_2", num_classes=3),
     "highway": Highway(stage_sizes=(1, 1), widths=(3, 4), head_width=None, dtype=jnp.bfloat16),
     "vgg": VGG(stage_sizes=(1, 2), width=3, norm_scale_init="uniform"),
     "speed": SpeedResNet(widths=(3, 4), logit_scale=0.5),
