@@ -78,6 +78,8 @@ class Highway(Network):
         check_choice("pool_window", self.pool_window, (2, 3))
         if self.flat_head is not None:
             check_positive("flat_head", self.flat_head)
+            if not isinstance(self.flat_head, (tuple, list)) or len(self.flat_head) != 2:
+                raise InputError(f"flat_head: expected (rows, columns), got {self.flat_head!r}")
         initializer(self.stem_kernel_init, "stem_kernel_init")
         super().__post_init__()
 

@@ -167,6 +167,8 @@ def test_its_dropout_grows_and_it_carries_less():
     assert create_model("highway_19").dropout_rates == (0.2,) * 4
     with pytest.raises(InputError, match=r"dropout_rate: expected a number, or 4 of them .*got \(0.1, 0.2\)"):
         create_model("highway_10_32", dropout_rate=(0.1, 0.2))
+    with pytest.raises(InputError, match=r"flat_head: expected \(rows, columns\), got 3"):
+        create_model("highway_10_32", flat_head=3)
     with pytest.raises(InputError, match="at least 28 x 28 pixels"):
         model.init(KEY, jnp.zeros((1, 27, 28, 1)))
 
