@@ -42,7 +42,7 @@ def sgd(
       factors: parameters -> a tree of the factors of their learning rates, see `learning_rate_factors`.
       warm_up: see `warm_up_until`.
       momentum_form: "torch", or "caffe": that of the solvers of He et al. 2015 and Highway networks, and of MXNet's.
-      head_decay_factor: of the weight decay of what decays in the classifier, the module named `head`.
+      head_decay_factor: of the weight decay of what decays below a module named `head..`.
 
     Raises:
       InputError: for a `decay` or a `momentum_form` of another name.
@@ -80,8 +80,7 @@ def learning_rate_factors(head: float = 1.0, biases: float = 1.0, scales: float 
 
     def factors(params):
         def factor(path, _):
-            in_head = any(entry.key.startswith("head") for entry in path[:-1])
-            return (head if in_head else 1.0) * of_leaf.get(path[-1].key, 1.0)
+            return (head if _belongs_to_head(path) else 1.0) * of_leaf.get(path[-1].key, 1.0)
 
         return jax.tree_util.tree_map_with_path(factor, params)
 
@@ -98,9 +97,14 @@ def kernels(params: Any) -> Any:
 
 
 def _in_head(params: Any, mask: Callable[[Any], Any] | None) -> Any:
-    """Mask of those leaves that `mask` chooses which belong to the module named `head`."""
+    """Mask of those leaves that `mask` chooses which belong to a head."""
     chosen = mask(params) if mask else jax.tree.map(lambda _: True, params)
-    return jax.tree_util.tree_map_with_path(lambda path, leaf: leaf and path[0].key == "head", chosen)
+    return jax.tree_util.tree_map_with_path(lambda path, leaf: leaf and _belongs_to_head(path), chosen)
+
+
+def _belongs_to_head(path: tuple[Any, ...]) -> bool:
+    """Whether a parameter is below a module named `head..`."""
+    return any(entry.key.startswith("head") for entry in path[:-1])
 
 
 def not_biases(params: Any) -> Any:

@@ -103,13 +103,14 @@ def test_clipping_bounds_the_gradient_before_decay(problem):
 @pytest.mark.parametrize("decay", ["all", "kernels"])
 def test_the_head_decays_by_its_own_factor(problem, decay):
     layer, gradients = problem
-    params = {"head": {"linear": layer}, "trunk": layer, "stem": {"head": layer}}
+    params = {"head": {"linear": layer}, "head_conv_1": layer, "trunk": layer, "final_conv": layer}
     gradients = [jax.tree.map(lambda _, g=g: g, params, is_leaf=lambda node: node is layer) for g in gradients]
     got = _run(sgd(LR, MOMENTUM, False, DECAY, decay, head_decay_factor=10.0), params, gradients)
     plain = _run(sgd(LR, MOMENTUM, False, DECAY, decay), params, gradients)
     tenfold = _run(sgd(LR, MOMENTUM, False, 10 * DECAY, decay), params, gradients)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), got["head"], tenfold["head"])
-    for name in ("trunk", "stem"):
+    for name in ("head", "head_conv_1"):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), got[name], tenfold[name])
+    for name in ("trunk", "final_conv"):
         jax.tree.map(np.testing.assert_array_equal, got[name], plain[name])
     assert np.abs(tenfold["trunk"]["kernel"] - plain["trunk"]["kernel"]).max() > 0.1
 
