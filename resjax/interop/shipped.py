@@ -5,7 +5,8 @@ import pathlib
 
 from resjax.errors import did_you_mean
 
-SHIPPED = pathlib.Path(__file__).parent.parent / "weights"
+# Beside the experiments that trained them, which are installed with the library.
+SHIPPED = pathlib.Path(__file__).parents[2] / "experiments" / "weights"
 
 
 def list_pretrained() -> list[str]:
