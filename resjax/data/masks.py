@@ -36,12 +36,13 @@ class MaskDatasetInfo:
     """Facts about a dataset with masks.
 
     Attributes:
-      name: the name that `load_masks` takes; the TFDS name, except for "shapes" and "voc".
+      name: the name that `load_masks` takes; the TFDS name, except for "shapes" and folders as PASCAL VOC has them.
       class_names: name of each label, in label order.
       splits: the splits to train on and to test on, by default.
       description: one line for a person.
       features: TFDS's names of image and mask.
       labels: label of each stored value: pairs; a value that is in none is an error.
+      folders: of a folder as PASCAL VOC has it: those of the masks and, in ImageSets, of the lists.
     """
 
     name: str
@@ -50,6 +51,7 @@ class MaskDatasetInfo:
     description: str
     features: tuple[str, str] = ("", "")
     labels: tuple[tuple[int, int], ...] = ()
+    folders: tuple[str, str] | None = None
 
     @property
     def num_classes(self) -> int:
@@ -60,6 +62,13 @@ class MaskDatasetInfo:
 _VOC_CLASSES = tuple(
     """background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person
     pottedplant sheep sofa train tvmonitor""".split()
+)
+# Mottaghi et al. 2014, the 59 most frequent classes, in the order that converters of its 459 give them: alphabetical.
+_PASCAL_CONTEXT_CLASSES = tuple(
+    """background aeroplane bag bed bedclothes bench bicycle bird boat book bottle building bus cabinet car cat ceiling
+    chair cloth computer cow cup curtain dog door fence floor flower food grass ground horse keyboard light motorbike
+    mountain mouse person plate platform pottedplant road rock sheep shelves sidewalk sign sky snow sofa table track
+    train tree truck tvmonitor wall water window wood""".split()
 )
 _CITYSCAPES_CLASSES = (
     *("road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign", "vegetation"),
@@ -83,6 +92,14 @@ _CATALOG = {
             _VOC_CLASSES,
             ("train", "val"),
             "a folder as PASCAL VOC 2012: JPEGImages, SegmentationClass, ImageSets/Segmentation",
+            folders=("SegmentationClass", "Segmentation"),
+        ),
+        MaskDatasetInfo(
+            "pascal_context",
+            _PASCAL_CONTEXT_CLASSES,
+            ("train", "val"),
+            "PASCAL Context, in VOC 2010's folder: JPEGImages, SegmentationClassContext, ImageSets/SegmentationContext",
+            folders=("SegmentationClassContext", "SegmentationContext"),
         ),
         MaskDatasetInfo(
             "oxford_iiit_pet",
@@ -142,14 +159,16 @@ def mask_dataset_info(name: str, data_dir: str | os.PathLike | None = None) -> M
     return info
 
 
-def load_masks(name: str, split: str, data_dir: str | os.PathLike | None = None) -> MaskDataset:
+def load_masks(name: str, split: str, data_dir: str | os.PathLike | None = None, longer_side: int = 0) -> MaskDataset:
     """Loads one split of a dataset with masks.
 
     Args:
       name: one of `list_mask_datasets()`.
-      split: e.g. one of `mask_dataset_info(name).splits`; of "voc", a list NAME.txt of ImageSets/Segmentation.
-      data_dir: of "voc" the folder itself, for "shapes" not used, otherwise a TFDS data directory, by default that of
-        the environment variable `TFDS_DATA_DIR`, or else `~/tensorflow_datasets`.
+      split: e.g. one of `mask_dataset_info(name).splits`; of a folder as VOC's, a list NAME.txt of
+        ImageSets/Segmentation.
+      data_dir: of a folder as VOC's that folder, for "shapes" not used, otherwise a TFDS data directory, by default
+        that of the environment variable `TFDS_DATA_DIR`, or else `~/tensorflow_datasets`.
+      longer_side: pixels to which the longer side of every image and mask is resized; 0 keeps their sizes.
 
     Raises:
       InputError: for an unknown name or split, no data, an empty split, a missing or unreadable image or mask, a mask
@@ -159,20 +178,41 @@ def load_masks(name: str, split: str, data_dir: str | os.PathLike | None = None)
     if name == shapes.NAME:
         if split not in shapes.SPLIT_SIZES:
             raise unknown_name(f"split of {name}", str(split), shapes.SPLIT_SIZES)
-        images, masks = shapes.draw_split(split)
-        return MaskDataset(images, masks, np.full((len(images), 2), shapes.SIZE, np.int32))
-    pairs = _voc_pairs(info, split, data_dir) if name == "voc" else _prepared_pairs(info, split, data_dir)
+        pairs = zip(*shapes.draw_split(split), strict=True)
+    elif info.folders:
+        pairs = _voc_pairs(info, info.folders, split, data_dir)
+    else:
+        pairs = _prepared_pairs(info, split, data_dir)
+    if longer_side:
+        pairs = ((resized(image, longer_side), resized(mask, longer_side)) for image, mask in pairs)
     return _on_canvas(pairs, f"{name} {split}")
+
+
+def resized(image: np.ndarray, longer_side: int) -> np.ndarray:
+    """An image or mask whose longer side has so many pixels.
+
+    Args:
+      image: uint8 [H, W, 3], resized bicubically, or a mask uint8 [H, W], which keeps its labels (nearest).
+      longer_side: pixels.
+    """
+    from PIL import Image
+
+    height, width = (max(round(side * longer_side / max(image.shape[:2])), 1) for side in image.shape[:2])
+    method = Image.Resampling.BICUBIC if image.ndim == 3 else Image.Resampling.NEAREST
+    return np.asarray(Image.fromarray(image).resize((width, height), method))
 
 
 Pair = tuple[np.ndarray, np.ndarray]
 
 
-def _voc_pairs(info: MaskDatasetInfo, split: str, data_dir: str | os.PathLike | None) -> Iterator[Pair]:
+def _voc_pairs(
+    info: MaskDatasetInfo, folders: tuple[str, str], split: str, data_dir: str | os.PathLike | None
+) -> Iterator[Pair]:
+    of_masks, of_lists = folders
     if data_dir is None:
-        raise InputError("voc: give the folder that has JPEGImages, SegmentationClass and ImageSets as --data_dir")
+        raise InputError(f"{info.name}: give the folder that has JPEGImages, {of_masks} and ImageSets as --data_dir")
     root = Path(data_dir).expanduser()
-    lists = root / "ImageSets" / "Segmentation"
+    lists = root / "ImageSets" / of_lists
     path = lists / f"{split}.txt"
     if not path.is_file():
         there = sorted(file.stem for file in lists.glob("*.txt"))
@@ -185,7 +225,7 @@ def _voc_pairs(info: MaskDatasetInfo, split: str, data_dir: str | os.PathLike | 
     labels[: info.num_classes] = np.arange(info.num_classes)
     labels[IGNORED] = IGNORED
     # All names first: a mask that is missing is found before minutes of decoding.
-    found = [(_image_file(root, name), root / "SegmentationClass" / f"{name}.png") for name in names]
+    found = [(_image_file(root, name), root / of_masks / f"{name}.png") for name in names]
     for _, mask in found:
         if not mask.is_file():
             raise InputError(f"{mask}: the mask is missing, of an image that {path} lists")

@@ -62,6 +62,35 @@ def test_own_classes_replace_those_of_voc(voc):
         load_masks("voc", "train", voc)
 
 
+def test_pascal_context_has_folders_and_classes_of_its_own(voc):
+    (voc / "SegmentationClass").rename(voc / "SegmentationClassContext")
+    (voc / "ImageSets" / "Segmentation").rename(voc / "ImageSets" / "SegmentationContext")
+    (voc / "classes.txt").write_text("of VOC's folder\n")
+    info = mask_dataset_info("pascal_context", voc)
+    assert info.num_classes == 60 and list(info.class_names[1:]) == sorted(info.class_names[1:])
+    data = load_masks("pascal_context", "val", voc)
+    mask = np.asarray(Image.open(voc / "SegmentationClassContext" / "im1.png"))
+    np.testing.assert_array_equal(data.masks[0], mask)
+    with pytest.raises(InputError, match=r"ImageSets/Segmentation/val.txt: not found"):
+        load_masks("voc", "val", voc)
+
+
+def test_the_longer_side_of_every_image_is_resized(voc):
+    plain, data = load_masks("voc", "train", voc), load_masks("voc", "train", voc, longer_side=18)
+    assert (data.sizes.max(1) == 18).all()
+    for (height, width), (old_height, old_width), mask, old in zip(
+        data.sizes, plain.sizes, data.masks, plain.masks, strict=True
+    ):
+        assert abs(height / width - old_height / old_width) < 0.5 / 18 * 2
+        rows, columns = ((np.arange(n) + 0.5) * m // n for n, m in ((height, old_height), (width, old_width)))
+        expected = old[np.ix_(rows.astype(int), columns.astype(int))]
+        np.testing.assert_array_equal(mask[:height, :width], expected)
+    image = Image.fromarray(plain.images[0][: plain.sizes[0][0], : plain.sizes[0][1]])
+    height, width = data.sizes[0]
+    expected = np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
+    np.testing.assert_array_equal(data.images[0, :height, :width], expected)
+
+
 def _break(voc, what):
     masks, lists = voc / "SegmentationClass", voc / "ImageSets" / "Segmentation"
     match what:
@@ -111,7 +140,7 @@ def test_a_run_says_so_before_it_starts(voc, capsys, tmp_path, what):
     _break(voc, what)
     workdir = tmp_path / "run"
     arguments = ("--config", "resnet_38_a1_voc", "--data_dir", str(voc), "--workdir", str(workdir))
-    assert segmentation.main([*arguments, "--no_frozen_statistics"]) == 2
+    assert segmentation.main([*arguments, "--no_frozen_statistics", "--train_split", "train"]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1 and not workdir.exists()
     assert re.search(MISTAKES[what], error), error
