@@ -18,6 +18,7 @@ from experiments.workdir import Workdir
 from resjax import train
 from resjax.data import load_masks, mask_dataset_info
 from resjax.data.augment_masks import IGNORED
+from resjax.data.masks import resized
 from resjax.errors import InputError
 
 
@@ -121,7 +122,7 @@ def _read_images(options: Prediction, config: SegmentationConfig):
         if options.count <= 0:
             raise InputError(f"--count: expected a positive integer, got {options.count}")
         split = splits(config)[1]
-        data = load_masks(config.dataset, split, options.data_dir or config.data_dir)
+        data = load_masks(config.dataset, split, options.data_dir or config.data_dir, config.longer_side)
         for i, (image, mask, (height, width)) in enumerate(zip(*data, strict=True)):
             if i == options.count:
                 return
@@ -130,9 +131,10 @@ def _read_images(options: Prediction, config: SegmentationConfig):
 
     for path in map(pathlib.Path, options.images):
         try:
-            yield path.stem, np.asarray(Image.open(path).convert("RGB")), None
+            image = np.asarray(Image.open(path).convert("RGB"))
         except OSError as error:
             raise InputError(f"--images {path}: cannot be read as an image ({error})") from None
+        yield path.stem, resized(image, config.longer_side) if config.longer_side else image, None
 
 
 def class_colours(num_classes: int) -> np.ndarray:

@@ -64,7 +64,9 @@ def run(name: str, named: NamedSegmentation, config: SegmentationConfig, console
     check_options(config)
     prepare_backend((config.batch_size, config.eval_batch_size), config.compilation_cache, join_processes(config))
     console.quiet = jax.process_index() > 0
-    train_data, test_data = (load_masks(config.dataset, split, config.data_dir) for split in splits(config))
+    train_data, test_data = (
+        load_masks(config.dataset, split, config.data_dir, config.longer_side) for split in splits(config)
+    )
     train_images = len(train_data.images)
     check_values(config, train_images)
     check_pixels(config, train_data, test_data)
@@ -153,7 +155,7 @@ def check_options(config: SegmentationConfig) -> None:
     """Raises InputError for numbers that no segmentation run can have."""
     if not 0 <= config.ohem_threshold < 1:
         raise InputError(f"--ohem_threshold: expected a number in [0, 1), got {config.ohem_threshold}")
-    for field in ("ohem_least", "head_factor", "eval_window"):
+    for field in ("longer_side", "ohem_least", "head_factor", "eval_window"):
         if not getattr(config, field) >= 0:
             raise InputError(f"--{field}: expected a number >= 0, got {getattr(config, field)}")
     if not config.eval_scales or not all(scale > 0 for scale in config.eval_scales):

@@ -4,6 +4,7 @@ python -m experiments.segmentation --config resnet_38_a1_voc --data_dir VOC2012 
 """
 
 import dataclasses
+from typing import Any
 
 from experiments.configs.base import (
     Comparison,
@@ -36,11 +37,13 @@ class SegmentationConfig(RunConfig):
 
     model: SegmentationModelConfig
     dataset: str = "voc"
-    """shapes, voc (a folder), oxford_iiit_pet, scene_parse150, cityscapes."""
+    """shapes, voc and pascal_context (folders), oxford_iiit_pet, scene_parse150, cityscapes."""
     train_split: str | None = None
     """Split to train on; default: the dataset's own."""
     test_split: str | None = None
     """Split to test on; default: the dataset's own."""
+    longer_side: int = 0
+    """Pixels to which the longer side of every image is resized, for training and test; 0 keeps their sizes."""
     pretrained: str | None = None
     """Weights of the trunk's classifier: a folder of resjax.save_pretrained, or a .safetensors, .pth or .npz file."""
     frozen_statistics: bool = False
@@ -88,18 +91,23 @@ class NamedSegmentation(NamedRun):
 
 # The authors give the length and schedule of Cityscapes alone.
 _OWN_LENGTH = "the source is silent on length and schedule: {} epochs, falling linearly to 0, are our own choice"
+# 140 epochs at 0.0016, then 64 that fall linearly from 0.0008.
+_CITYSCAPES_SCHEDULE = ScheduleConfig(kind="piecewise", boundaries=(140,), factor=0.5, cooldown_epochs=64)
 
 
 def _wu_2016(
     dataset: str,
     epochs: int,
     parameters: int,
-    published: float,
+    published: float | None,
     statistic: str,
+    *notes: str,
+    model: str = "a1",
     schedule: ScheduleConfig | None = None,
+    **fields: Any,
 ):
     config = SegmentationConfig(
-        model=SegmentationModelConfig("wider_resnet_38_a1"),
+        model=SegmentationModelConfig(f"wider_resnet_38_{model}"),
         dataset=dataset,
         epochs=epochs,
         batch_size=16,
@@ -119,13 +127,18 @@ def _wu_2016(
         ),
         schedule=schedule or ScheduleConfig(kind="linear"),
         eval_batch_size=16,
+        # --test-flipping in the commands of their README.
+        eval_flip=True,
+        **fields,
     )
+    pretraining = "ImageNet" if model == "a1" else "ImageNet and then, for 45k iterations, on Places"
     deviations = (
-        "starts from --pretrained, the classifier's weights, which the paper trains on ImageNet",
+        f"starts from --pretrained, the classifier's weights, which the authors train on {pretraining}",
         "labels and coarse logits are compared at every eighth pixel from the first on",
     )
     if schedule is None:
         deviations += (_OWN_LENGTH.format(epochs),)
+    deviations += notes
     return NamedSegmentation(
         config,
         f"{WU_2016}, section 5",
@@ -133,6 +146,17 @@ def _wu_2016(
         published,
         statistic,
         deviations=deviations,
+    )
+
+
+def _ade20k(model: str, published: float, statistic: str) -> NamedSegmentation:
+    return _wu_2016(
+        *("scene_parse150", 64, 124_637_142, published, statistic),
+        "tests at half the stride, in four shifted passes (--test-steps 2), are not there",
+        "the labels are resized with their images, to a longer side of 500 pixels; the authors compare at full size",
+        "that images have this size in training, too, is our own choice",
+        model=model,
+        longer_side=500,
     )
 
 
@@ -156,13 +180,25 @@ CONFIGS: dict[str, NamedSegmentation] = {
         "a first run: a ResNet of output stride 2 on drawn images, minutes on two CPU cores",
         212_246,
     ),
-    "resnet_38_a1_voc": _wu_2016("voc", 44, 124_042_581, 80.84, "VOC 2012 val, one model, one scale"),
-    "resnet_38_a1_cityscapes": _wu_2016(
-        *("cityscapes", 204, 124_033_363, 78.08, "Cityscapes val, one scale"),
-        # 140 epochs at 0.0016, then 64 that fall linearly from 0.0008.
-        ScheduleConfig(kind="piecewise", boundaries=(140,), factor=0.5, cooldown_epochs=64),
+    "resnet_38_a1_voc": _wu_2016(
+        *("voc", 44, 124_042_581, 80.84, "VOC 2012 val, one model, one scale, with mirrored images"),
+        # Their train+.lst: VOC's own images and those of SBD, 10,582 together.
+        train_split="trainaug",
     ),
-    "resnet_38_a1_ade20k": _wu_2016(
-        "scene_parse150", 64, 124_637_142, 43.34, "ADE20K val, one scale, with mirrored images"
+    "resnet_38_a1_cityscapes": _wu_2016(
+        *("cityscapes", 204, 124_033_363, 78.08, "Cityscapes val, one scale, with mirrored images"),
+        schedule=_CITYSCAPES_SCHEDULE,
+    ),
+    "resnet_38_a2_cityscapes": _wu_2016(
+        *("cityscapes", 204, 124_033_363, None, ""),
+        "published on the test server alone: 78.4 %, on val nothing to compare with",
+        model="a2",
+        schedule=_CITYSCAPES_SCHEDULE,
+    ),
+    "resnet_38_a1_ade20k": _ade20k("a1", 43.34, "ADE20K val, one scale, with mirrored images"),
+    "resnet_38_a2_ade20k": _ade20k("a2", 43.73, "ADE20K val, one scale; of a listing of the paper"),
+    "resnet_38_a1_pascal_context": _wu_2016(
+        *("pascal_context", 64, 124_222_332, 48.1, "PASCAL Context val; of a listing of the paper"),
+        "that listing does not say which model it is, and what it is tested with",
     ),
 }

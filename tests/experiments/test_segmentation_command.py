@@ -36,7 +36,7 @@ def few_images():
     parts = {"train": drawn[:16], "test": drawn[16:]}
     patch = pytest.MonkeyPatch()
 
-    def load(name, split, data_dir=None):
+    def load(name, split, data_dir=None, longer_side=0):
         images, masks = map(np.stack, zip(*parts[split], strict=True))
         return MaskDataset(images[:, ::2, ::2], masks[:, ::2, ::2], np.full((len(images), 2), 32, np.int32))
 
