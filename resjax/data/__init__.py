@@ -2,7 +2,8 @@
 
 from resjax.data.catalog import DatasetInfo, dataset_info, list_datasets
 from resjax.data.loading import load_dataset
-from resjax.data.masks import MaskDataset, MaskDatasetInfo, list_mask_datasets, load_masks, mask_dataset_info
+from resjax.data.mask_catalog import MaskDatasetInfo, list_mask_datasets, mask_dataset_info
+from resjax.data.masks import MaskDataset, load_masks
 from resjax.data.source import Dataset
 
 __all__ = [
