@@ -14,8 +14,9 @@ from rich.console import Console
 
 from experiments.backend import prepare_backend
 from experiments.command_line import changed_fields, parse
-from experiments.configs.base import Config, NamedConfig, RunConfig
+from experiments.configs.base import Config, RunConfig
 from experiments.configs.cifar import CONFIGS
+from experiments.configs.named import NamedConfig
 from experiments.dry_run import print_dry_run
 from experiments.engine import Engine, TrainingError
 from experiments.environment import describe_devices

@@ -8,7 +8,8 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from experiments.configs.base import NamedConfig, NamedRun, RunConfig
+from experiments.configs.base import RunConfig
+from experiments.configs.named import NamedConfig, NamedRun
 from experiments.image_splits import training_size
 from resjax.errors import InputError, did_you_mean
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from experiments import cifar, imagenet, segmentation
 from experiments.command_line import command
-from experiments.configs.base import Comparison, Config, NamedRun, RunConfig, flatten
+from experiments.configs.base import Config, RunConfig, flatten
+from experiments.configs.named import Comparison, NamedRun
 from experiments.image_splits import training_size
 from experiments.measure import MEAN_IOU, TEST_ERROR
 from experiments.workdir import Workdir

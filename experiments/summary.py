@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from experiments.command_line import command
-from experiments.configs.base import NamedRun, RunConfig
+from experiments.configs.base import RunConfig
+from experiments.configs.named import NamedRun
 from experiments.environment import describe_devices, git_commit, hardware, versions
 from experiments.measure import Measure
 from experiments.workdir import Workdir

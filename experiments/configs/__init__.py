@@ -1,15 +1,7 @@
 """Named runs as typed, frozen values, with the papers' numbers beside them."""
 
-from experiments.configs.base import (
-    Comparison,
-    Config,
-    ModelConfig,
-    NamedConfig,
-    NamedRun,
-    OptimizerConfig,
-    RunConfig,
-    ScheduleConfig,
-)
+from experiments.configs.base import Config, ModelConfig, OptimizerConfig, RunConfig, ScheduleConfig
+from experiments.configs.named import Comparison, NamedConfig, NamedRun
 
 __all__ = [
     "Comparison",

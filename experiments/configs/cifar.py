@@ -8,10 +8,11 @@ networks themselves follow (initial weights, BN, padding) is said where they are
 
 import dataclasses
 
-from experiments.configs.base import Config, ModelConfig, NamedConfig, OptimizerConfig, ScheduleConfig
+from experiments.configs.base import Config, ModelConfig, OptimizerConfig, ScheduleConfig
 from experiments.configs.cifar_others import OTHER_CONFIGS
 from experiments.configs.cifar_residual import RESIDUAL_CONFIGS
 from experiments.configs.cifar_wide import WIDE_CONFIGS
+from experiments.configs.named import NamedConfig
 from resjax.data.augment import Augmentation
 from resjax.models.published import JORDAN_2024
 from resjax.models.published_cifar import CIFAR_NETWORKS

@@ -2,7 +2,8 @@
 
 import dataclasses
 
-from experiments.configs.base import Config, ModelConfig, NamedConfig, OptimizerConfig, ScheduleConfig
+from experiments.configs.base import Config, ModelConfig, OptimizerConfig, ScheduleConfig
+from experiments.configs.named import NamedConfig
 from resjax.data.augment import Augmentation
 from resjax.models.published import HE_2015, HE_2016, HUANG_2016_DEPTH, VEIT_2016, Facts, PublishedResult
 from resjax.models.published_cifar import CIFAR_NETWORKS, he_2016

@@ -2,7 +2,8 @@
 
 import dataclasses
 
-from experiments.configs.base import Config, ModelConfig, NamedConfig, OptimizerConfig, ScheduleConfig
+from experiments.configs.base import Config, ModelConfig, OptimizerConfig, ScheduleConfig
+from experiments.configs.named import NamedConfig
 from resjax.data.augment import Augmentation
 from resjax.models.published import ZAGORUYKO_2016, Facts
 from resjax.models.published_cifar import CIFAR_NETWORKS, MEDIAN, ZCA_MEDIAN, wide

@@ -3,7 +3,8 @@
 import dataclasses
 from typing import Literal
 
-from experiments.configs.base import Comparison, ModelConfig, NamedRun, RunConfig, run_only
+from experiments.configs.base import ModelConfig, RunConfig, run_only
+from experiments.configs.named import Comparison, NamedRun
 from resjax.data.augment_photos import PhotoAugmentation
 from resjax.models.published import Facts, PublishedResult
 

@@ -6,15 +6,8 @@ python -m experiments.segmentation --config resnet_38_a1_voc --data_dir VOC2012 
 import dataclasses
 from typing import Any
 
-from experiments.configs.base import (
-    Comparison,
-    ModelConfig,
-    NamedRun,
-    OptimizerConfig,
-    RunConfig,
-    ScheduleConfig,
-    run_only,
-)
+from experiments.configs.base import ModelConfig, OptimizerConfig, RunConfig, ScheduleConfig, run_only
+from experiments.configs.named import Comparison, NamedRun
 from resjax.data.augment_masks import MaskAugmentation
 from resjax.models.published import WU_2016
 
