@@ -4,7 +4,6 @@ import dataclasses
 import json
 import pathlib
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import numpy as np
@@ -12,7 +11,7 @@ import tyro
 from rich.console import Console
 
 from experiments.cifar import build_optimizer
-from experiments.configs.segmentation import CONFIGS, SegmentationConfig
+from experiments.configs.segmentation import SegmentationConfig
 from experiments.segmentation import build, normalize, splits
 from experiments.workdir import Workdir
 from resjax import train
@@ -97,23 +96,9 @@ def read_config(workdir: Workdir) -> SegmentationConfig:
     path = workdir.path / "config.json"
     try:
         saved = json.loads(path.read_text())
-        name, flat = saved["name"], saved["config"] | saved["run_options"]
-        return _with_fields(CONFIGS[name].config, flat)
+        return SegmentationConfig.from_identity(saved["config"] | saved["run_options"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is not the config of a segmentation run ({error})") from None
-
-
-def _with_fields(config: Any, flat: dict[str, Any]) -> Any:
-    """A dataclass with the fields of {"optimizer.momentum": 0.9, ..}; lists become tuples."""
-    fields = {}
-    for field in dataclasses.fields(config):
-        inner = {k.removeprefix(f"{field.name}."): v for k, v in flat.items() if k.startswith(f"{field.name}.")}
-        if inner:
-            fields[field.name] = _with_fields(getattr(config, field.name), inner)
-        elif field.name in flat:
-            value = flat[field.name]
-            fields[field.name] = tuple(value) if isinstance(value, list) else value
-    return dataclasses.replace(config, **fields)
 
 
 def _read_images(options: Prediction, config: SegmentationConfig):

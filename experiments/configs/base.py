@@ -2,7 +2,7 @@
 
 import dataclasses
 import typing
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import jax.numpy as jnp
 
@@ -217,8 +217,8 @@ class RunConfig:
         return self.model.overrides() | {"dtype": jnp.dtype(self.dtype)} | form_options(self.scan, self.remat)
 
     @classmethod
-    def from_identity(cls, fields: dict[str, Any]) -> "Config":
-        """The config that `identity` wrote as `fields`, flat or nested; those that are not there are at their default.
+    def from_identity(cls, fields: dict[str, Any]) -> Self:
+        """The config that `identity` or `run_options` wrote, flat or nested; all other fields at their default.
 
         Raises:
           InputError: for a field that no config has.
