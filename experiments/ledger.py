@@ -10,7 +10,7 @@ from typing import Any
 
 from experiments import cifar, imagenet, segmentation
 from experiments.command_line import command
-from experiments.configs.base import Config, RunConfig, flatten
+from experiments.configs.base import Config, flatten
 from experiments.configs.named import Comparison, NamedRun
 from experiments.image_splits import training_size
 from experiments.measure import MEAN_IOU, TEST_ERROR
@@ -160,7 +160,7 @@ def rows(runs: Sequence[dict[str, Any]]) -> list[Row]:
     """Every recipe of every command, each with its runs, and behind it runs with something changed."""
     groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
     for run in runs:
-        without_seed = {key: value for key, value in run["config"].items() if key != "seed"}
+        without_seed = {key: value for key, value in _whole_config(run).items() if key != "seed"}
         key = (_program(run), run["name"], json.dumps([without_seed, run["train_images"]], sort_keys=True))
         groups.setdefault(key, []).append(run)
     found = []
@@ -205,12 +205,11 @@ def _row(name, group, comparison, changed):
 
 def differences(named: NamedRun, run: Mapping[str, Any], published: Mapping[str, Any]) -> tuple[str, ...]:
     """In words, how a run is not what its recipe says; () where it is the recipe's own."""
-    recipe, fields = named.config.identity(), run["config"]
-    default = _defaults(type(named.config), named.config)
+    recipe, fields = named.config.identity(), _whole_config(run)
     told = [
-        f"{key} {_text(fields.get(key, default.get(key)))} (recipe: {_text(value)})"
+        f"{key} {_text(fields.get(key))} (recipe: {_text(value)})"
         for key, value in recipe.items()
-        if key not in _NOT_RECIPE and fields.get(key, default.get(key)) != value
+        if key not in _NOT_RECIPE and fields.get(key) != value
     ]
     if run["dataset"] not in published:
         told.append(f"dataset {run['dataset']} (recipe: {', '.join(published)})")
@@ -228,9 +227,13 @@ def _training_images(run: Mapping[str, Any]) -> int | None:
     return None if known is None else known.train_images
 
 
-def _defaults(cls: type[RunConfig], config: RunConfig) -> dict[str, Any]:
-    """What a run meant by fields that it did not have yet."""
-    return cls(type(config.model)(config.model.name)).identity()
+def _whole_config(run: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a run; those that its version did not have yet are at their default, which it meant."""
+    named = PROGRAMS[_program(run)].get(run["name"])
+    if named is None:
+        return run["config"]
+    config = named.config
+    return type(config)(type(config.model)(config.model.name)).identity() | run["config"]
 
 
 def _text(value: Any) -> str:
@@ -238,7 +241,7 @@ def _text(value: Any) -> str:
 
 
 def _identity(run: Mapping[str, Any]) -> str:
-    return json.dumps([_program(run), run["name"], run["config"], run["hardware"]], sort_keys=True)
+    return json.dumps([_program(run), run["name"], _whole_config(run), run["hardware"]], sort_keys=True)
 
 
 def _program(run: Mapping[str, Any]) -> str:

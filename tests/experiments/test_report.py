@@ -106,6 +106,21 @@ def test_a_recipe_that_has_changed_since_is_not_met_by_its_earlier_runs(capsys, 
     assert _find(table, "resnet_20")[1]["changed"] == ["optimizer.weight_decay 0.0005 (recipe: 0.0001)"]
 
 
+def test_a_field_that_came_between_two_runs_keeps_them_together(capsys, tmp_path):
+    for seed in (0, 1):
+        write_run(tmp_path / "runs" / str(seed), "wrn_28_10", (4.0,), seed=seed)
+    file = tmp_path / "runs" / "0" / "config.json"
+    config = json.loads(file.read_text())
+    del config["config"]["optimizer.head_decay_factor"]
+    file.write_text(json.dumps(config))
+    table, _ = _report(capsys, tmp_path / "ledger", tmp_path / "runs")
+    (row,) = _find(table, "wrn_28_10")
+    assert row["ours"]["seeds"] == [0, 1]
+    write_run(tmp_path / "again", "wrn_28_10", (5.0,), seed=0)
+    table, _ = _report(capsys, tmp_path / "ledger", tmp_path / "again")
+    assert _find(table, "wrn_28_10")[0]["ours"]["reported"]["mean"] == pytest.approx(4.5)
+
+
 def test_unfinished_and_broken_runs_are_named_and_left_out(capsys, tmp_path):
     runs = tmp_path / "runs"
     write_run(runs / "good", "resnet_20")
