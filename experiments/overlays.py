@@ -119,7 +119,7 @@ def _read_images(options: Prediction, config: SegmentationConfig):
             image = np.asarray(Image.open(path).convert("RGB"))
         except OSError as error:
             raise InputError(f"--images {path}: cannot be read as an image ({error})") from None
-        yield path.stem, resized(image, config.longer_side) if config.longer_side else image, None
+        yield path.stem, resized(image, config.longer_side), None
 
 
 def class_colours(num_classes: int) -> np.ndarray:

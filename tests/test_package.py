@@ -37,6 +37,8 @@ def test_imports_point_one_way(room):
     files = list((ROOT / "resjax" / room).rglob("*.py")) or [ROOT / "resjax" / f"{room}.py"]
     for path in files:
         assert _imported(path) <= MAY_IMPORT[room] | {room}, path
+        # The shipped weights lie beside the experiments.
+        assert "experiments" not in path.read_text() or path.name == "shipped.py", path
 
 
 @pytest.mark.quick

@@ -36,8 +36,8 @@ def load_masks(name: str, split: str, data_dir: str | os.PathLike | None = None,
 
     Args:
       name: one of `list_mask_datasets()`.
-      split: e.g. one of `mask_dataset_info(name).splits`; of a folder as VOC's, a list NAME.txt of
-        ImageSets/Segmentation.
+      split: e.g. one of `mask_dataset_info(name).splits`; of a folder as VOC's, a list NAME.txt in
+        its ImageSets.
       data_dir: of a folder as VOC's that folder, for "shapes" not used, otherwise a TFDS data directory, by default
         that of the environment variable `TFDS_DATA_DIR`, or else `~/tensorflow_datasets`.
       longer_side: pixels to which the longer side of every image and mask is resized; 0 keeps their sizes.
@@ -52,11 +52,10 @@ def load_masks(name: str, split: str, data_dir: str | os.PathLike | None = None,
             raise unknown_name(f"split of {name}", str(split), shapes.SPLIT_SIZES)
         pairs = zip(*shapes.draw_split(split), strict=True)
     elif info.folders:
-        pairs = _voc_pairs(info, info.folders, split, data_dir)
+        pairs = _voc_pairs(info, split, data_dir)
     else:
         pairs = _prepared_pairs(info, split, data_dir)
-    if longer_side:
-        pairs = ((resized(image, longer_side), resized(mask, longer_side)) for image, mask in pairs)
+    pairs = ((resized(image, longer_side), resized(mask, longer_side)) for image, mask in pairs)
     return _on_canvas(pairs, f"{name} {split}")
 
 
@@ -65,9 +64,12 @@ def resized(image: np.ndarray, longer_side: int) -> np.ndarray:
 
     Args:
       image: uint8 [H, W, 3], resized bicubically, or a mask uint8 [H, W], which keeps its labels (nearest).
-      longer_side: pixels.
+      longer_side: pixels; 0 gives it back as it is.
     """
     from PIL import Image
+
+    if not longer_side:
+        return image
 
     height, width = (max(round(side * longer_side / max(image.shape[:2])), 1) for side in image.shape[:2])
     method = Image.Resampling.BICUBIC if image.ndim == 3 else Image.Resampling.NEAREST
@@ -77,10 +79,8 @@ def resized(image: np.ndarray, longer_side: int) -> np.ndarray:
 Pair = tuple[np.ndarray, np.ndarray]
 
 
-def _voc_pairs(
-    info: MaskDatasetInfo, folders: tuple[str, str], split: str, data_dir: str | os.PathLike | None
-) -> Iterator[Pair]:
-    of_masks, of_lists = folders
+def _voc_pairs(info: MaskDatasetInfo, split: str, data_dir: str | os.PathLike | None) -> Iterator[Pair]:
+    of_masks, of_lists = info.folders
     if data_dir is None:
         raise InputError(f"{info.name}: give the folder that has JPEGImages, {of_masks} and ImageSets as --data_dir")
     root = Path(data_dir).expanduser()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import segmentation
+from experiments import overlays, segmentation
 from experiments.cifar import build_optimizer
 from experiments.configs.segmentation import CONFIGS
 from experiments.engine import Engine
@@ -145,6 +145,37 @@ def test_every_config_builds_with_the_count_beside_it(name):
     config = CONFIGS[name].config
     classes = segmentation.mask_dataset_info(config.dataset).num_classes
     assert parameter_count(segmentation.build(config, classes), (64, 64, 3)) == CONFIGS[name].parameters
+
+
+def test_recipes_train_and_test_on_what_their_authors_do():
+    """The commands of github.com/itijyou/ademxapp: --test-flipping, VOC with SBD's images, --test-scales 500."""
+    recipes = {name: named.config for name, named in CONFIGS.items() if name.startswith("resnet_38")}
+    assert all(config.eval_flip for config in recipes.values())
+    assert recipes["resnet_38_a1_voc"].train_split == "trainaug"
+    assert {name for name, config in recipes.items() if config.longer_side == 500} == {
+        "resnet_38_a1_ade20k",
+        "resnet_38_a2_ade20k",
+    }
+    for name, config in recipes.items():
+        assert config.model.name == f"wider_{'_'.join(name.split('_')[:3])}"
+
+
+def test_the_longer_side_is_that_of_every_image_which_the_network_sees(capsys, monkeypatch, tmp_path):
+    given = []
+
+    def load(name, split, data_dir, longer_side):
+        given.append((split, longer_side))
+        images = np.zeros((16, 48, 48, 3), np.uint8)
+        return MaskDataset(images, images[..., 0], np.full((16, 2), 48, np.int32))
+
+    monkeypatch.setattr(segmentation, "load_masks", load)
+    assert _main(capsys, *"--config quickstart --longer_side 48 --augmentation.crop 32 --dry_run".split())[0] == 0
+    assert given == [("train", 48), ("test", 48)]
+    Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(tmp_path / "photo.png")
+    config = dataclasses.replace(CONFIGS["quickstart"].config, longer_side=48)
+    options = overlays.Prediction("run", images=(str(tmp_path / "photo.png"),))
+    ((name, image, mask),) = overlays._read_images(options, config)
+    assert (name, image.shape, mask) == ("photo", (32, 48, 3), None)
 
 
 def test_cityscapes_stays_for_140_epochs_and_falls_from_half_for_64():
