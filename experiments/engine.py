@@ -13,7 +13,7 @@ from rich.console import Console
 
 from experiments.agreement import Agreement, Decision
 from experiments.configs.base import RunConfig
-from experiments.feeds import count_images, make_feed
+from experiments.feeds import count_images
 from experiments.interrupt import Interrupted, InterruptRequest
 from experiments.pace import Pace
 from experiments.progress import ProgressDisplay
@@ -167,11 +167,8 @@ class Engine:
             self._display.message(f"resuming at step {self._start} from {self._where()}")
         for run in self.runs:
             run.start(self._start)
-        self._feed = make_feed(
-            *(config, [run.seed for run in self.runs], task.train_data, task.held_out()),
-            *(task.train_step(config, sharding), task.eval_step or train.make_eval_step(task.model, task.normalize)),
-            *(mesh, self._devices, sharding, self._start, self._display.message),
-        )
+        seeds = [run.seed for run in self.runs]
+        self._feed = task.feed(config, seeds, mesh, self._devices, sharding, self._start, self._display.message)
         stack.callback(self._feed.close)
         self._state, self._totals, self._zero = map(self._feed.join, (states, totals, [zero for _ in self.runs]))
         self._step = self._start

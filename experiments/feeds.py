@@ -1,7 +1,7 @@
 """Where the images of a step come from: arrays on the devices, or streams that arrive while training goes on."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import jax
@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from experiments.configs.base import RunConfig
 from resjax import train
 from resjax.data.images import HostBatch, ImageSource, ImageStream, StreamConfig, View
 from resjax.train import Sums, TrainState
@@ -95,40 +94,6 @@ class Feed(Protocol):
         ...
 
 
-def make_feed(
-    config: RunConfig,
-    seeds: Sequence[int],
-    train_data: Data,
-    held_out: dict[str, Data],
-    train_step: Callable,
-    eval_step: Callable,
-    mesh: Mesh,
-    devices: Sequence[jax.Device],
-    sharding: TrainState,
-    start: int,
-    report: Callable[[str], None],
-) -> Feed:
-    """The feed of a task.
-
-    Args:
-      config: batch sizes.
-      seeds: one, or several to train together, which needs images in memory.
-      train_data: the images to train on.
-      held_out: those to evaluate on, by name.
-      train_step, eval_step: see `resjax.train`.
-      mesh: the devices that share a batch.
-      devices: those that several seeds share.
-      sharding: of each array of the state.
-      start: the step to begin with.
-      report: gets messages for a person.
-    """
-    if isinstance(train_data, StreamedImages):
-        return _Streamed(config, train_data, held_out, train_step, eval_step, mesh, sharding, start, report)
-    if len(seeds) > 1:
-        return _ResidentOfSeeds(config, seeds, train_data, held_out, train_step, eval_step, devices)
-    return _ResidentOfOne(config, seeds, train_data, held_out, train_step, eval_step, mesh, sharding)
-
-
 class _OfOneSeed:
     """State and sums are those of the seed."""
 
@@ -143,7 +108,7 @@ class _OfOneSeed:
 class _Resident:
     """Every image on every device; an epoch's order is drawn there too."""
 
-    def __init__(self, config, seeds, train_data, held_out, run_steps, run_evaluation, mesh):
+    def __init__(self, config, train_data, held_out, run_steps, run_evaluation, seeds, mesh):
         self._run_steps, self._run_evaluation, self._mesh = run_steps, run_evaluation, mesh
         self._train_data = train.put_resident(train_data, mesh)
         self._held_out = {
@@ -166,22 +131,26 @@ class _Resident:
         pass
 
 
-class _ResidentOfOne(_OfOneSeed, _Resident):
-    def __init__(self, config, seeds, train_data, held_out, train_step, eval_step, mesh, sharding):
+class ResidentFeed(_OfOneSeed, _Resident):
+    """Of one seed, whose batches the devices of the mesh share."""
+
+    def __init__(self, config, train_data, held_out, train_step, eval_step, seed, mesh, sharding):
         run_steps = train.make_run_steps(train_step, config.batch_size, mesh, sharding)
         run_evaluation = train.make_run_evaluation(eval_step, config.eval_batch_size, mesh, sharding.variables)
-        super().__init__(config, seeds, train_data, held_out, run_steps, run_evaluation, mesh)
+        super().__init__(config, train_data, held_out, run_steps, run_evaluation, [seed], mesh)
 
     def _put_orders(self, orders):
         return train.put_whole(*orders, self._mesh)
 
 
-class _ResidentOfSeeds(_Resident):
-    def __init__(self, config, seeds, train_data, held_out, train_step, eval_step, devices):
+class ResidentSeedsFeed(_Resident):
+    """Of several seeds, which the devices share."""
+
+    def __init__(self, config, train_data, held_out, train_step, eval_step, seeds, devices):
         mesh = train.seed_mesh(len(seeds), devices)
         run_steps = train.make_run_seeds(train_step, config.batch_size, len(seeds), mesh)
         run_evaluation = train.make_evaluate_seeds(eval_step, config.eval_batch_size, mesh)
-        super().__init__(config, seeds, train_data, held_out, run_steps, run_evaluation, mesh)
+        super().__init__(config, train_data, held_out, run_steps, run_evaluation, seeds, mesh)
 
     def join(self, trees):
         return train.join_seeds(trees, self._mesh)
@@ -192,7 +161,7 @@ class _ResidentOfSeeds(_Resident):
     _put_orders = join
 
 
-class _Streamed(_OfOneSeed):
+class StreamedFeed(_OfOneSeed):
     """Batches that workers decode and a thread copies to the devices; their order is a function of (seed, step)."""
 
     def __init__(self, config, train_data, held_out, train_step, eval_step, mesh, sharding, start, report):

@@ -1,15 +1,16 @@
 """What a run trains, on what, and how it is judged."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import optax
 from flax import linen as nn
+from jax.sharding import Mesh
 
 from experiments.configs.base import RunConfig
-from experiments.feeds import Data, image_shape
+from experiments.feeds import Data, Feed, ResidentFeed, ResidentSeedsFeed, StreamedFeed, StreamedImages, image_shape
 from experiments.measure import TEST_ERROR, Measure
 from resjax import train
 from resjax.train import Sums, Totals, TrainState
@@ -79,3 +80,32 @@ class Task:
             sharding=sharding if config.shard_state else None,
             steps_per_epoch=self.steps_per_epoch,
         )
+
+    def feed(
+        self,
+        config: RunConfig,
+        seeds: Sequence[int],
+        mesh: Mesh,
+        devices: Sequence[jax.Device],
+        sharding: TrainState,
+        start: int,
+        report: Callable[[str], None],
+    ) -> Feed:
+        """What takes the steps of training, and evaluates.
+
+        Args:
+          config: batch sizes, and how a step is made.
+          seeds: one, or several to train together, which needs images in memory.
+          mesh: the devices that share a batch.
+          devices: those that several seeds share.
+          sharding: of each array of the state.
+          start: the step to begin with.
+          report: gets messages for a person.
+        """
+        eval_step = self.eval_step or train.make_eval_step(self.model, self.normalize)
+        work = (config, self.train_data, self.held_out(), self.train_step(config, sharding), eval_step)
+        if isinstance(self.train_data, StreamedImages):
+            return StreamedFeed(*work, mesh, sharding, start, report)
+        if len(seeds) > 1:
+            return ResidentSeedsFeed(*work, seeds, devices)
+        return ResidentFeed(*work, seeds[0], mesh, sharding)

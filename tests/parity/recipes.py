@@ -29,7 +29,6 @@ import tyro
 from experiments import cifar
 from experiments.configs.base import Config
 from experiments.environment import hardware
-from experiments.feeds import make_feed
 from experiments.image_splits import load_splits
 from experiments.task import Task
 from resjax import train
@@ -71,10 +70,7 @@ def train_ours(case: Case, images: np.ndarray, labels: np.ndarray, steps: int, w
     mesh = train.data_mesh(devices)
     sharding = train.state_sharding(jax.eval_shape(lambda: task.new_state(config)), mesh, False)
     state = jax.jit(lambda: task.new_state(config), out_shardings=sharding)()
-    eval_step = train.make_eval_step(model, task.normalize)
-    feed = make_feed(
-        config, [config.seed], data, {}, task.train_step(config, sharding), eval_step, mesh, devices, sharding, 0, print
-    )
+    feed = task.feed(config, [config.seed], mesh, devices, sharding, 0, print)
     zero = train.put_whole(task.zero, mesh)
     losses, errors, snapshots = [], [], {}
     for step in range(steps):
