@@ -14,7 +14,7 @@ from rich.console import Console
 
 from experiments.backend import prepare_backend
 from experiments.command_line import changed_fields, parse
-from experiments.configs.base import Config, RunConfig
+from experiments.configs.base import Config
 from experiments.configs.cifar import CONFIGS
 from experiments.configs.named import NamedConfig
 from experiments.dry_run import print_dry_run
@@ -24,6 +24,7 @@ from experiments.exit_codes import exit_code
 from experiments.image_splits import input_channels, load_splits, training_size
 from experiments.measure import TEST_ERROR
 from experiments.processes import join_processes
+from experiments.recipe import build_optimizer, check_sizes, check_values, open_workdir
 from experiments.scaling import print_scaling_report
 from experiments.seeds import (
     check_seeds,
@@ -37,12 +38,10 @@ from experiments.seeds import (
 )
 from experiments.summary import summarize
 from experiments.task import Task
-from experiments.workdir import Workdir, default_workdir
 from resjax import create_model, train
 from resjax.data import dataset_info
 from resjax.data.augment import Normalization, alternation, augment
 from resjax.data.whitening import ContrastNormalization, Whitening, patch_whitening
-from resjax.errors import InputError
 from resjax.models import SpeedResNet, parameter_count
 
 PROGRAM = "python -m experiments.cifar"
@@ -95,7 +94,6 @@ def run(name: str, named: NamedConfig, config: Config, console: Console) -> list
     if len(train_data.images) != train_images:  # a TFDS directory that was prepared with fewer
         check_values(config, len(train_data.images))
         model, optimizer, schedule = build(config, info.num_classes, len(train_data.images))
-    resolved = {"name": name, "config": config.identity(), "run_options": config.run_options()}
     label = "" if published is None else f"published {published.test_error:.2f} % ({published.statistic})"
     prepared = preprocessing(config, train_data.images)
     task = Task(
@@ -125,7 +123,7 @@ def run(name: str, named: NamedConfig, config: Config, console: Console) -> list
 
     def train_together(group):
         """Trains seeds, None: the config's alone; returns the summary of each."""
-        engine = Engine(config, task, workdir, resolved, console, seeds=group)
+        engine = Engine(config, task, workdir, config.resolved(name), console, seeds=group)
         try:
             engine.run()
         except jax.errors.JaxRuntimeError as error:
@@ -163,110 +161,12 @@ def run(name: str, named: NamedConfig, config: Config, console: Console) -> list
     return summaries
 
 
-def check_sizes(config: RunConfig, train_images: int) -> None:
-    """Raises InputError for numbers of epochs or images that no run can have."""
-    for field in ("epochs", "batch_size", "eval_batch_size"):
-        if getattr(config, field) <= 0:
-            raise InputError(f"--{field}: expected a positive integer, got {getattr(config, field)}")
-    if config.batch_size > train_images:
-        raise InputError(
-            f"--batch_size: {config.dataset} has {train_images:,} training images, got {config.batch_size:,}"
-        )
-
-
-def check_values(config: RunConfig, train_images: int) -> None:
-    """Raises InputError for numbers that no run can have, on the devices there are."""
-    check_sizes(config, train_images)
-    if not 0 <= config.seed < 2**31:
-        raise InputError(f"--seed: expected an integer from 0 to 2**31 - 1, got {config.seed}")
-    for field in ("label_smoothing", "average_decay", "optimizer.momentum"):
-        if not 0 <= (value := config.identity().get(field, 0)) < 1:
-            raise InputError(f"--{field}: expected a number in [0, 1), got {value}")
-    if not config.optimizer.learning_rate > 0:
-        raise InputError(f"--optimizer.learning_rate: expected a number > 0, got {config.optimizer.learning_rate}")
-    for field in (
-        "optimizer.weight_decay",
-        "optimizer.head_decay_factor",
-        "optimizer.clip_norm",
-        "optimizer.bias_factor",
-        "optimizer.scale_factor",
-        "schedule.power",
-        "schedule.warmup_epochs",
-        "schedule.warmup_from",
-        "schedule.warmup_until_error",
-        "schedule.cooldown_epochs",
-    ):
-        if not (value := config.identity()[field]) >= 0:
-            raise InputError(f"--{field}: expected a number >= 0, got {value}")
-    until = config.schedule.warmup_until_error
-    if until and not (until < 100 and config.schedule.warmup == "constant" and config.schedule.kind == "piecewise"):
-        raise InputError(
-            f"--schedule.warmup_until_error: expected a percentage below 100, for a piecewise schedule with a constant"
-            f" warm-up; got {until} for {config.schedule.kind} and {config.schedule.warmup}"
-        )
-    if not config.checkpoint_minutes > 0:
-        raise InputError(f"--checkpoint_minutes: expected a number > 0, got {config.checkpoint_minutes}")
-    mesh = train.data_mesh()
-    check_parts(config)
-    for field in ("batch_size", "eval_batch_size"):
-        try:
-            train.check_batch_size(getattr(config, field), mesh)
-        except InputError as error:
-            raise InputError(str(error).replace("batch_size", f"--{field}", 1)) from None
-
-
-def check_parts(config: RunConfig) -> None:
-    """Raises InputError where micro-batches and BN groups do not divide the batch."""
-    if config.micro_batches < 1:
-        raise InputError(f"--micro_batches: expected a positive integer, got {config.micro_batches}")
-    scope = config.model.norm_scope
-    if isinstance(scope, int) and scope < 1:
-        raise InputError(f"--model.norm_scope: expected global or a positive integer, got {scope}")
-    unit = config.micro_batches * (scope if isinstance(scope, int) else 1)
-    if config.batch_size % unit:
-        raise InputError(
-            f"--batch_size: {config.batch_size} is no multiple of {unit} (--micro_batches times the images that"
-            " --model.norm_scope takes together)"
-        )
-
-
 def build(
     config: Config, num_classes: int, train_images: int
 ) -> tuple[nn.Module, optax.GradientTransformation, optax.Schedule]:
     """The network, the optimizer and the learning-rate schedule of a config."""
     model = create_model(config.model.name, num_classes=num_classes, **config.model_options())
     return model, *build_optimizer(config, train_images)
-
-
-def build_optimizer(
-    config: RunConfig, train_images: int, factors: Callable[[Any], Any] | None = None
-) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    """The optimizer and the learning-rate schedule of a config; for `factors` see `resjax.train.sgd`."""
-    steps_per_epoch = train_images // config.batch_size
-    options, peak = dataclasses.asdict(config.schedule), config.optimizer.learning_rate
-    warm_up, until_error = None, options.pop("warmup_until_error")
-    if until_error:
-        options["warmup_epochs"] = 0.0
-        warm_up = train.warm_up_until(until_error / 100, config.schedule.warmup_from / peak)
-    schedule = train.learning_rate_schedule(peak=peak, steps_per_epoch=steps_per_epoch, epochs=config.epochs, **options)
-    biases, scales = config.optimizer.bias_factor, config.optimizer.scale_factor
-    if factors is None and (biases, scales) != (1, 1):
-        factors = train.learning_rate_factors(biases=biases, scales=scales)
-    drops = config.schedule.boundaries if config.schedule.kind == "piecewise" else ()
-    optimizer = train.sgd(
-        schedule,
-        momentum=config.optimizer.momentum,
-        nesterov=config.optimizer.nesterov,
-        weight_decay=config.optimizer.weight_decay,
-        decay=config.optimizer.decay,
-        clip_norm=config.optimizer.clip_norm,
-        momentum_resets=[round(b * steps_per_epoch) for b in drops] if config.optimizer.reset_momentum else (),
-        factors=factors,
-        warm_up=warm_up,
-        momentum_form=config.optimizer.momentum_form,
-        head_decay_factor=config.optimizer.head_decay_factor,
-    )
-    return optimizer, schedule
 
 
 def normalization(config: Config, train_images: np.ndarray) -> Callable[[jax.Array], jax.Array]:
@@ -308,25 +208,6 @@ def whitened(model: nn.Module, normalize: Callable[[jax.Array], jax.Array], trai
         return model
     kernel = jnp.asarray(patch_whitening(np.asarray(normalize(train_images[:_WHITENED]))))
     return model.clone(whitening_init=lambda key, shape, dtype: kernel.astype(dtype))
-
-
-def open_workdir(
-    name: str, config: RunConfig, changed: dict[str, Any], console: Console, seeds: Sequence[int] | None = None
-) -> Workdir:
-    """The workdir of a run, or of those of several `seeds`, checked against `--resume`; nothing in it is lost."""
-    named = changed | ({"seeds": len(seeds)} if seeds else {})
-    workdir = Workdir(config.workdir or default_workdir(name, named.items()), writes=jax.process_index() == 0)
-    runs = {config.seed: workdir} if seeds is None else {seed: workdir.of_seed(seed) for seed in seeds}
-    if config.scaling_report:  # reads and writes nothing there
-        return workdir
-    if config.resume == "never" and any(run.holds_run() for run in runs.values()) and workdir.writes:
-        console.print(f"an earlier run was moved to {workdir.move_aside()}", highlight=False)
-    if config.resume == "must" and not any(run.saved_steps() for run in runs.values()):
-        raise InputError(f"--resume must: {workdir.path} holds no checkpoint; check --workdir, or use --resume auto")
-    for seed, run in runs.items():
-        run.check_config(dataclasses.replace(config, seed=seed))
-    train.wait_for_processes("workdir")
-    return workdir
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.backend import prepare_backend
-from experiments.cifar import build_optimizer, check_sizes, check_values, open_workdir
 from experiments.command_line import changed_fields, parse
 from experiments.configs.imagenet import CONFIGS
 from experiments.configs.imagenet_fields import ImagenetConfig, NamedImagenet
@@ -22,6 +21,7 @@ from experiments.exit_codes import exit_code
 from experiments.feeds import StreamedImages
 from experiments.measure import TOP_ERROR
 from experiments.processes import join_processes
+from experiments.recipe import build_optimizer, check_sizes, check_values, open_workdir
 from experiments.scaling import print_scaling_report
 from experiments.summary import summarize
 from experiments.task import Task
@@ -99,7 +99,6 @@ def run(name: str, named: NamedImagenet, config: ImagenetConfig, console: Consol
     published = None if other else named.published
     console.print(f"{config.model.name}, {parameters:,} parameters, on {dataset.description}", highlight=False)
     console.print(f"workdir {workdir.path}, devices {describe_devices()}", highlight=False)
-    resolved = {"name": name, "config": config.identity(), "run_options": config.run_options()}
     label = "" if published is None else f"published {published.test_error:.2f} % ({published.statistic})"
     skip = config.broken_images == "skip"
     workers = default_workers() if config.workers is None else config.workers
@@ -126,7 +125,7 @@ def run(name: str, named: NamedImagenet, config: ImagenetConfig, console: Consol
         print_scaling_report(config, dataclasses.replace(task, train_data=blank, test_data=blank), console)
         return None
     workdir.make()
-    engine = Engine(config, task, workdir, resolved, console)
+    engine = Engine(config, task, workdir, config.resolved(name), console)
     engine.run()
     summary = summarize(
         PROGRAM, name, named, config, changed, engine.records, workdir, TOP_ERROR, dataset.description

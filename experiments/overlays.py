@@ -10,8 +10,8 @@ import numpy as np
 import tyro
 from rich.console import Console
 
-from experiments.cifar import build_optimizer
 from experiments.configs.segmentation import SegmentationConfig
+from experiments.recipe import build_optimizer
 from experiments.segmentation import build, normalize, splits
 from experiments.workdir import Workdir
 from resjax import train

@@ -13,7 +13,6 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.backend import prepare_backend
-from experiments.cifar import build_optimizer, check_values, open_workdir
 from experiments.command_line import changed_fields, parse
 from experiments.configs.segmentation import CONFIGS, NamedSegmentation, SegmentationConfig
 from experiments.dry_run import print_dry_run
@@ -22,6 +21,7 @@ from experiments.environment import describe_devices
 from experiments.exit_codes import exit_code
 from experiments.measure import MEAN_IOU
 from experiments.processes import join_processes
+from experiments.recipe import build_optimizer, check_values, open_workdir
 from experiments.scaling import print_scaling_report
 from experiments.summary import summarize
 from experiments.task import Task
@@ -122,8 +122,7 @@ def run(name: str, named: NamedSegmentation, config: SegmentationConfig, console
         print_scaling_report(config, task, console)
         return None
     workdir.make()
-    resolved = {"name": name, "config": config.identity(), "run_options": config.run_options()}
-    engine = Engine(config, task, workdir, resolved, console)
+    engine = Engine(config, task, workdir, config.resolved(name), console)
     engine.run()
     records = engine.records
     summary = summarize(PROGRAM, name, named, config, changed, records, workdir, MEAN_IOU, info.description) | {

@@ -212,6 +212,10 @@ class RunConfig:
         """The fields that only say how to run."""
         return self._fields(run_only=True)
 
+    def resolved(self, name: str) -> dict[str, Any]:
+        """What config.json holds of a run of the named config `name`."""
+        return {"name": name, "config": self.identity(), "run_options": self.run_options()}
+
     def model_options(self) -> dict[str, Any]:
         """What `resjax.create_model` takes beside the name and the number of classes."""
         return self.model.overrides() | {"dtype": jnp.dtype(self.dtype)} | form_options(self.scan, self.remat)

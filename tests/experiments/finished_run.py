@@ -19,7 +19,7 @@ def write_run(path, name, errors=(20.0, 8.0, 9.0), train_images=50_000, draw_var
     named = CONFIGS[name]
     config = dataclasses.replace(named.config, **changes)
     workdir = Workdir(path)
-    workdir.start({"name": name, "config": config.identity(), "run_options": config.run_options()})
+    workdir.start(config.resolved(name))
     for epoch, error in enumerate(errors, start=1):
         times = {"train_seconds": 3000.0, "test_seconds": 600.0}
         record = {"epoch": epoch, "step": 390 * epoch, "test_error": error, **times}

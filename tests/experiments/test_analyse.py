@@ -29,7 +29,7 @@ def _write_run(path, config, errors=(50.0, 40.0)):
     optimizer = train.sgd(0.1)
     state = jax.jit(lambda: train.create_state(model, optimizer, config.seed, (32, 32, 3)))()
     workdir = Workdir(path)
-    workdir.start({"name": "test", "config": config.identity(), "run_options": config.run_options()})
+    workdir.start(config.resolved("test"))
     for epoch, error in enumerate(errors, start=1):
         values = {"epoch": epoch, "step": 10 * epoch, "test_error": error, "train_accuracy": 1 - error / 200}
         workdir.append_metrics(dict.fromkeys(METRIC_KEYS, 0.25) | values)
@@ -61,7 +61,7 @@ def runs(tmp_path_factory):
     ):
         config = Config(ModelConfig(name, **options), dataset="cifar10_mini")
         workdir = Workdir(tmp_path_factory.mktemp(name))
-        workdir.start({"name": name, "config": config.identity(), "run_options": config.run_options()})
+        workdir.start(config.resolved(name))
         gradient = 0.5 if options else 0.25
         values = {"epoch": 1, "step": 10, "test_error": error, "train_accuracy": 0.8, "first_layer_gradient": gradient}
         workdir.append_metrics(dict.fromkeys(METRIC_KEYS, 0.0) | values)

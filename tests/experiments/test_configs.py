@@ -6,6 +6,7 @@ import pytest
 
 from experiments import cifar, image_splits
 from experiments.configs.cifar import CONFIGS
+from experiments.recipe import check_values
 from resjax import create_model, train
 from resjax.models import multiply_adds, parameter_count
 from resjax.models.published_cifar import CIFAR_NETWORKS
@@ -49,7 +50,7 @@ def test_every_config_builds(name):
     config = CONFIGS[name].config
     images = image_splits.training_size(config)
     if name not in ONE_DEVICE:
-        cifar.check_values(config, images)
+        check_values(config, images)
     model, _, schedule = cifar.build(config, 100, images)
     assert model.num_classes == 100
     assert float(schedule(1)) > 0

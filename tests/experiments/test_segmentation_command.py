@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 from experiments import overlays, segmentation
-from experiments.cifar import build_optimizer
 from experiments.configs.segmentation import CONFIGS
 from experiments.engine import Engine
 from experiments.overlays import class_colours, draw_overlay
+from experiments.recipe import build_optimizer
 from experiments.workdir import SEGMENTATION_KEYS
 from resjax import create_model, save_pretrained
 from resjax.data import MaskDataset, shapes
