@@ -108,8 +108,9 @@ def check_values(options: Options) -> None:
         raise InputError(f"--points: expected at least 32, got {options.points}")
     if options.networks < 2:
         raise InputError(f"--networks: expected at least 2 for a covariance, got {options.networks}")
-    if options.run is not None and (options.model is not None or options.weights is not None):
-        raise InputError("--run and --model, --weights: choose one")
+    of_weights = ("model", "weights", "mean", "std")
+    if options.run is not None and any(getattr(options, field) is not None for field in of_weights):
+        raise InputError("--run and --model, --weights, --mean, --std: choose one")
     if options.model is not None and options.weights is None:
         raise InputError(f"--model {options.model}: give its --weights")
 
@@ -128,7 +129,8 @@ def _load(options: Options) -> tuple[Subject | None, Subject | None]:
     if options.run is not None:
         subject = load_run(options.run, options.checkpoint, *sizes)
     elif options.weights is not None:
-        subject = load_weights(options.model, options.weights, options.dataset, *sizes)
+        constants = (options.mean, options.std)
+        subject = load_weights(options.model, options.weights, options.dataset, *sizes, *constants)
     if options.plain is not None:
         plain = load_run(options.plain, options.checkpoint, *sizes)
         if plain.model.num_blocks:

@@ -39,8 +39,13 @@ class Options:
     """Name of the network that a file of weights is of."""
     dataset: str | None = None
     """Of weights: what to test on; default: what they say themselves, or cifar10. A run has its own."""
+    mean: tuple[float, float, float] | None = None
+    """Of a file of PyTorch's weights: what is taken off the images, RGB from 0 to 255; default: the mean of the data
+    set. Some repositories train on CIFAR-10 with ImageNet's, 123.675 116.28 103.53."""
+    std: tuple[float, float, float] | None = None
+    """And what they are divided by, likewise; ImageNet's: 58.395 57.12 57.375."""
     data_dir: str | None = None
-    """Folder of a prepared TFDS directory or of the official archives; default: TFDS's own."""
+    """Folder of a prepared TFDS directory or of the official archives; default: that of the run, or else TFDS's own."""
     checkpoint: Literal["latest", "best"] = "latest"
     """Which of a run's checkpoints."""
     save: pathlib.Path | None = None
@@ -75,15 +80,16 @@ def run(options: Options, console: Console) -> dict[str, Any]:
     if options.batch_size <= 0:
         raise InputError(f"--batch_size: expected a positive integer, got {options.batch_size}")
     is_run = Workdir(options.of).checkpoints.is_dir()
-    if is_run and not (options.model is None and options.dataset is None):
-        raise InputError(f"--model, --dataset: {options.of} is a run, which has its own")
+    if is_run and not all(getattr(options, field) is None for field in ("model", "dataset", "mean", "std")):
+        raise InputError(f"--model, --dataset, --mean, --std: {options.of} is a run, which has its own")
     if options.save is not None:
         facts = _facts_to_save(options, is_run)
     prepare_backend((options.batch_size,), options.compilation_cache)
     if is_run:
         subject = load_run(options.of, options.checkpoint, 0, options.data_dir)
     else:
-        subject = load_weights(options.model, options.of, options.dataset, 0, options.data_dir)
+        constants = (options.mean, options.std)
+        subject = load_weights(options.model, options.of, options.dataset, 0, options.data_dir, *constants)
     console.print(f"{subject.name}, {len(subject.labels):,} test images, on {hardware()}", highlight=False)
     result = error_of(subject, options.batch_size)
     _print_error("test error", result, console)

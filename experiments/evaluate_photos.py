@@ -31,7 +31,7 @@ class Evaluation:
     checkpoint: Literal["latest", "best"] = "latest"
     """Which of the run's checkpoints."""
     weights: str | None = None
-    """A folder of resjax.save_pretrained, or with --model a .safetensors, .pth or .npz file of PyTorch's weights."""
+    """A folder of resjax.save_pretrained, or with --model a .safetensors or .pth file of PyTorch's weights."""
     model: str | None = None
     """Name of the network that a file of weights is of."""
     dataset: str | None = None
@@ -55,7 +55,7 @@ class Evaluation:
 
 
 def evaluate(arguments: Sequence[str], console: Console) -> dict[str, Any]:
-    """Runs `evaluate`; returns, and for a run also writes to WORKDIR/evaluation.json, what it found.
+    """Runs `evaluate`; returns, and for a run also writes to WORKDIR/evaluation_MODE.json, what it found.
 
     Raises:
       InputError: for a run, weights or images that cannot be read.

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import json
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -57,6 +57,8 @@ class Subject:
 def load_run(path: str, checkpoint: str, images: int, data_dir: str | None) -> Subject:
     """The network of a workdir, with the first `images` test images (0: all), normalised as in its training.
 
+    `data_dir` None is the run's own.
+
     Raises:
       InputError: where the folder holds no run, or no checkpoint that can be read.
     """
@@ -67,23 +69,35 @@ def load_run(path: str, checkpoint: str, images: int, data_dir: str | None) -> S
         variables, step = read_variables(Workdir(path).checkpoints, best=checkpoint == "best")
     except CheckpointError as error:
         raise InputError(f"{path}: {error}") from None
-    splits = load_splits(dataclasses.replace(config, data_dir=data_dir))
+    splits = load_splits(config if data_dir is None else dataclasses.replace(config, data_dir=data_dir))
     normalize = normalization(config, splits.train.images)
     name = f"{config.model.name} on {config.dataset}, step {step}"
     variables = restack(variables, model.stacked_stages)
     return Subject(name, model, variables, _first(splits.test, images), normalize, config.dataset)
 
 
-def load_weights(name: str | None, weights: str, dataset: str | None, images: int, data_dir: str | None) -> Subject:
+def load_weights(
+    name: str | None,
+    weights: str,
+    dataset: str | None,
+    images: int,
+    data_dir: str | None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> Subject:
     """A network of `from_pretrained`, or `name` with a file of PyTorch's weights.
 
-    `dataset` None is what the weights were trained on, where they say it, or CIFAR-10. Images are normalised by the
-    `mean` and `std` that come with the weights, or else by those of the data set.
+    `dataset` None is what the weights were trained on, where they say it, or CIFAR-10. Images, 0 .. 255, are normalised
+    by `mean` and `std` or those that come with the weights, or else by those of the data set.
 
     Raises:
       InputError: where they do not fit, and for a network of another number of classes than the data set has.
     """
     about = {}
+    if (mean is None) != (std is None):
+        raise InputError("--mean and --std: give both, or neither")
+    if std is not None and not all(value > 0 for value in std):
+        raise InputError(f"--std: expected numbers > 0, got {std}")
     if name is not None:
         if pathlib.Path(weights).is_dir():
             raise InputError(f"--model {name}: {weights} says itself what network it holds; leave --model out")
@@ -97,6 +111,10 @@ def load_weights(name: str | None, weights: str, dataset: str | None, images: in
         info = dataset_info(dataset or about.get("dataset", "cifar10"))
         if model.num_classes != info.num_classes:
             raise InputError(f"{weights}: a network of {model.num_classes} classes; {info.name} has {info.num_classes}")
+    if mean is not None:
+        if name is None:
+            raise InputError(f"--mean, --std: {weights} says itself what its images are normalised by; leave them out")
+        about = {"mean": mean, "std": std}
     try:
         normalize = Normalization(
             *(jnp.asarray(about.get(key, getattr(info, key)), jnp.float32) for key in ("mean", "std"))
@@ -110,12 +128,14 @@ def load_weights(name: str | None, weights: str, dataset: str | None, images: in
 
 
 def read_config(path: str) -> Config:
-    """The config of a workdir; raises InputError where there is none."""
+    """The config of a workdir, with its data_dir; raises InputError where there is none."""
     file = Workdir(path).path / "config.json"
     if not file.is_file():
         raise InputError(f"{path}: holds no config.json; give a workdir of experiments.cifar")
     try:
-        return Config.from_identity(json.loads(file.read_text())["config"])
+        saved = json.loads(file.read_text())
+        data_dir = saved.get("run_options", {}).get("data_dir")
+        return dataclasses.replace(Config.from_identity(saved["config"]), data_dir=data_dir)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{file} cannot be read as the config of a run: {error}") from None
 

@@ -38,7 +38,7 @@ class SegmentationConfig(RunConfig):
     longer_side: int = 0
     """Pixels to which the longer side of every image is resized, for training and test; 0 keeps their sizes."""
     pretrained: str | None = None
-    """Weights of the trunk's classifier: a folder of resjax.save_pretrained, or a .safetensors, .pth or .npz file."""
+    """Weights of the trunk's classifier: a folder of resjax.save_pretrained, or a .safetensors or .pth file."""
     frozen_statistics: bool = False
     """Normalise by the running BN statistics in training, too."""
     coarse_loss: bool = False

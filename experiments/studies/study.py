@@ -26,12 +26,16 @@ class Options:
     """Instead of --run: a directory of resjax.save_pretrained, or with --model a file of PyTorch's weights."""
     dataset: str | None = None
     """Data set of --weights; default: what they say themselves, or cifar10. A run has its own."""
+    mean: tuple[float, float, float] | None = None
+    """Of a file of PyTorch's weights: see experiments.evaluate."""
+    std: tuple[float, float, float] | None = None
+    """Likewise."""
     plain: str | None = None
     """Workdir of a plain network (vgg_15, plain_20, ..), to be set beside the residual one."""
     runs: tuple[str, ...] = ()
     """Workdirs to compare: plain and residual ones of several depths, with and without stochastic depth."""
     data_dir: str | None = None
-    """Folder of the data, as experiments.cifar takes it."""
+    """Folder of the data, as experiments.cifar takes it; default: that of the run, or else TFDS's own."""
     images: int = 1000
     """Test images; 0 takes all."""
     draws: int = 10

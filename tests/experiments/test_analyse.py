@@ -159,7 +159,7 @@ def test_the_report_stands_alone_and_says_what_is_missing():
         (["lesions"], "unknown study 'lesions'; did you mean 'lesion'"),
         (["lesion"], "give a trained network: --run WORKDIR, or --model NAME --weights FILE"),
         (["lesion", "--run", "nowhere"], "nowhere: holds no config.json"),
-        (["lesion", "--run", "a", "--model", "resnet_20"], "--run and --model, --weights: choose one"),
+        (["lesion", "--run", "a", "--model", "resnet_20"], "--run and --model, --weights, --mean, --std: choose one"),
         (["lesion", "--model", "resnet_20"], "--model resnet_20: give its --weights"),
         (["lesion", "--weights", "w.pth"], "w.pth: say with --model"),
         (["degradation"], "give --runs with the workdirs"),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import json
 import re
 
@@ -9,18 +10,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
+from safetensors.numpy import save_file
 
 import resjax
 from experiments import evaluate
 from experiments.configs.cifar import CONFIGS
 from experiments.model_card import card
-from resjax.data import load_dataset
+from resjax.data import dataset_info, load_dataset
 from resjax.interop import shipped
 from tests.conftest import ROOT
 from tests.experiments.command import outcome
 from tests.experiments.finished_run import write_run
 
 _main = functools.partial(outcome, evaluate.main)
+CENTRED = ("--mean", "125", "123", "114", "--std", "1", "1", "1")
 MODEL = dataclasses.replace(CONFIGS["quickstart"].config.model, name="resnet_8")
 
 
@@ -46,6 +50,21 @@ def _count(model, variables, mean, std):
     return int((classes != test.labels).sum())
 
 
+def _state_dict(variables):
+    """A state dictionary of PyTorch, of a ResNet-20 that puts its zero channels last, as ours does."""
+    modules = {"stem/conv": "conv1", "stem/norm": "bn1", "head/linear": "fc"}
+    for stage, block, layer in itertools.product((1, 2, 3), (1, 2, 3), (1, 2)):
+        modules[f"stage_{stage}/block_{block}/conv_{layer}"] = f"layer{stage}.{block - 1}.conv{layer}"
+        modules[f"stage_{stage}/block_{block}/norm_{layer}"] = f"layer{stage}.{block - 1}.bn{layer}"
+    names = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
+    entries = {}
+    for (_, *module, name), leaf in flatten_dict(variables).items():
+        array = np.asarray(leaf)
+        array = array.transpose({4: (3, 2, 0, 1), 2: (1, 0)}.get(array.ndim, (0,)))
+        entries[f"{modules['/'.join(module)]}.{names[name]}"] = np.ascontiguousarray(array)
+    return entries
+
+
 @pytest.mark.parametrize("normalization", ["mean_std", "per_pixel_mean"])
 def test_what_is_saved_has_the_error_of_its_card_to_the_last_image(capsys, tmp_path, draw_variables, normalization):
     run = _run(tmp_path / "run", draw_variables, normalization=normalization)
@@ -64,6 +83,22 @@ def test_what_is_saved_has_the_error_of_its_card_to_the_last_image(capsys, tmp_p
     if normalization == "per_pixel_mean":
         images = load_dataset("cifar10_mini", "train").images
         np.testing.assert_allclose(about["mean"], images.mean(0, dtype=np.float64), rtol=1e-6)
+
+
+def test_weights_of_others_are_normalised_as_they_were_trained(capsys, tmp_path):
+    model, variables = resjax.from_pretrained("resnet_20-cifar10")
+    file = tmp_path / "resnet20.safetensors"
+    save_file(_state_dict(variables), file)
+    command = (file, "--model", "resnet_20", "--dataset", "cifar10_mini")
+    info = dataset_info("cifar10_mini")
+    found = [_errors(_main(capsys, *command, *flags)[1]) for flags in ((), CENTRED)]
+    assert found == [_count(model, variables, info.mean, info.std), _count(model, variables, (125, 123, 114), 1)]
+    assert found[1] < 200 < found[0]  # they were trained with a mean alone
+
+
+def test_a_run_is_tested_on_the_data_it_was_trained_on(capsys, tmp_path, draw_variables):
+    run = _run(tmp_path / "run", draw_variables, dataset="cifar10", data_dir=str(tmp_path / "moved"))
+    assert str(tmp_path / "moved") in _main(capsys, run)[2]
 
 
 def test_test_time_augmentation_is_told_apart(capsys, tmp_path, run):
@@ -116,6 +151,11 @@ def test_weights_that_come_with_the_library_are_found_by_name(capsys, tmp_path, 
     [
         (["nowhere"], "nowhere/config.json: no such file"),
         (["RUN", "--model", "resnet_8"], "is a run, which has its own"),
+        (["RUN", *CENTRED], "is a run, which has its own"),
+        (["nowhere", *CENTRED], "nowhere/config.json: no such file"),
+        (["nowhere", *CENTRED[:4]], "--mean and --std: give both"),
+        (["resnet_20-cifar10", *CENTRED], "--mean, --std: resnet_20-cifar10 says itself"),
+        (["FILE", "--model", "resnet_8", *CENTRED[:5], "0", "1", "1"], "--std: expected numbers > 0"),
         (["RUN", "--checkpoint", "best"], "holds no checkpoint"),
         (["RUN", "--batch_size", "0"], "--batch_size: expected a positive integer"),
         (["FILE"], "say with --model which network"),
