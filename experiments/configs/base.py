@@ -42,6 +42,8 @@ class ModelConfig:
     """Wide ResNet: 3x3 convolutions in a block."""
     dropout_rate: float | None = None
     """Wide ResNet: dropout between the convolutions of a block; DenseNet: behind every convolution but the first."""
+    kernel_init: Literal["he_normal_fan_out", "he_normal_fan_in"] | None = None
+    """Initial convolutions: normal, with the variance of He et al. 2015 (arXiv 1502.01852) by outputs or inputs."""
     norm_scale_init: Literal["uniform", "ones"] | None = None
     """Networks with BN: initial scales."""
     width: int | None = None

@@ -5,10 +5,20 @@ import dataclasses
 from experiments.configs.base import Config, ModelConfig, OptimizerConfig, ScheduleConfig
 from experiments.configs.named import NamedConfig
 from resjax.data.augment import Augmentation
-from resjax.models.published import HE_2015, HE_2016, HUANG_2016_DEPTH, VEIT_2016, Facts, PublishedResult
+from resjax.models.published import (
+    HE_2015,
+    HE_2016,
+    HUANG_2016_DENSE,
+    HUANG_2016_DEPTH,
+    VEIT_2016,
+    Facts,
+    PublishedResult,
+)
 from resjax.models.published_cifar import CIFAR_NETWORKS, he_2016
 
 _BN = "BN takes the statistics of the whole batch, there of the 64 images of a GPU (--model.norm_scope 64)"
+_INIT = "convolutions start with variances of fan-out, as in fb.resnet.torch; the papers only name He et al. 2015"
+_SKIPPED = "the incomplete batch of each epoch is skipped"
 _NONE = Augmentation(crop_padding=0, flip=False)
 _ZERO_PADDED = Augmentation(crop_padding=4, padding_mode="zero", flip=True)
 
@@ -20,6 +30,7 @@ def he_2015(model: str) -> NamedConfig:
         "64k iterations are 164 epochs of 390 steps (63,960), the drops fall at 31,980 and 47,970",
         "trained on all 50,000 images: the paper does not say whether its final runs used them or 45,000",
         _BN,
+        _INIT,
     ]
     schedule = ScheduleConfig(boundaries=(82, 123))
     if depth >= 110:
@@ -56,28 +67,31 @@ def fb_torch(model: str) -> NamedConfig:
         optimizer=OptimizerConfig(learning_rate=0.1, momentum=0.9, nesterov=True, weight_decay=1e-4, decay="all"),
         schedule=ScheduleConfig(boundaries=(80, 121)),
     )
-    deviations = ("the incomplete batch of each epoch is skipped",)
+    deviations = (_SKIPPED, _BN)  # TRAINING.md has two GPUs
     facts = dataclasses.replace(CIFAR_NETWORKS[model], results=())
     return NamedConfig(config, "github.com/facebookarchive/fb.resnet.torch", facts, deviations=deviations)
 
 
-def _he_2016(model: str, facts: Facts, source: str = "appendix", batch_size: int = 128, more=(), **options):
+def _he_2016(model: str, facts: Facts, source: str = "appendix", more=(), **options):
     """Appendix: as 2015, but all networks start with 400 iterations at 0.01."""
     config = Config(
         model=ModelConfig(model, **options),
         epochs=164,
-        batch_size=batch_size,
+        batch_size=128,
         normalization="per_pixel_mean",
         augmentation=_ZERO_PADDED,
-        optimizer=OptimizerConfig(learning_rate=0.1, momentum=0.9, weight_decay=1e-4, decay="kernels"),
-        schedule=ScheduleConfig(
-            boundaries=(82, 123), warmup="constant", warmup_from=0.01, warmup_epochs=400 / (50_000 // batch_size)
+        # "The experiments in the paper were conducted in Caffe": github.com/KaimingHe/resnet-1k-layers, README.
+        optimizer=OptimizerConfig(
+            learning_rate=0.1, momentum=0.9, momentum_form="caffe", weight_decay=1e-4, decay="kernels"
         ),
+        # Of 390 steps.
+        schedule=ScheduleConfig(boundaries=(82, 123), warmup="constant", warmup_from=0.01, warmup_epochs=400 / 390),
     )
     deviations = (
         "length and drops are those of He et al. 2015, in epochs; the authors' Torch code runs 200 epochs with drops at"
         " 81 and 122, Nesterov and decay of all parameters, and normalises by mean and std per channel",
         _BN,
+        _INIT,
         *more,
     )
     return NamedConfig(config, f"{HE_2016}, {source}", facts, deviations=deviations)
@@ -94,7 +108,7 @@ def _as_published(model: str, results=None, parameters: int = 0, multiply_adds: 
 
 
 _ORDERS = {
-    "original": {110: (6.61,), 164: (5.93, 25.16)},
+    "original": {110: (6.61,), 164: (5.93,)},
     "bn_after_addition": {110: (8.17,), 164: (6.50,)},
     "relu_before_addition": {110: (7.84,), 164: (6.14,)},
     "relu_only_pre_activation": {110: (6.71,), 164: (5.91,)},
@@ -111,7 +125,10 @@ def _orders() -> dict[str, NamedConfig]:
     for order, errors in _ORDERS.items():
         for depth, values in errors.items():
             model = f"preresnet_{depth}"
-            facts = _as_published(model, he_2016(2, *values), _PARAMETERS_OF_ORDERS.get((depth, order), 0))
+            results = he_2016(2, *values)
+            if (depth, order) == (164, "original"):
+                results += he_2016(3, None, 25.16)
+            facts = _as_published(model, results, _PARAMETERS_OF_ORDERS.get((depth, order), 0))
             configs[f"{model}_{order}"] = _he_2016(model, facts, "section 4.1", order=order)
     for order, error in (("original", 9.90), ("full_pre_activation", 8.91)):
         suffix = "" if order == "full_pre_activation" else f"_{order}"
@@ -160,16 +177,43 @@ def _shortcuts() -> dict[str, NamedConfig]:
 
 
 def _batch_64() -> NamedConfig:
-    """Table 4: the network of 1001 layers in batches of 64."""
+    """Table 4: the network of 1001 layers in batches of 64, by the authors' Torch code, which is fb.resnet.torch's."""
+    named = fb_torch("preresnet_1001")
     results = tuple(result for result in CIFAR_NETWORKS["preresnet_1001"].results if "batch 64" in result.statistic)
-    return _he_2016("preresnet_1001", _as_published("preresnet_1001", results), batch_size=64)
+    deviations = (
+        _SKIPPED,
+        "BN takes the statistics of the whole batch, there of the 32 images of a GPU (--model.norm_scope 32)",
+    )
+    return NamedConfig(
+        dataclasses.replace(named.config, epochs=200, batch_size=64),
+        "github.com/KaimingHe/resnet-1k-layers, README",
+        _as_published("preresnet_1001", results),
+        deviations=deviations,
+    )
+
+
+def _unaugmented(model: str) -> NamedConfig:
+    """DenseNet, table 2: the network without augmentation, as its authors trained it."""
+    results = tuple(result for result in CIFAR_NETWORKS[model].results if result.statistic == "no augmentation")
+    named = fb_torch(model)
+    deviations = (
+        "how these were trained is not said; fb.resnet.torch's recipe, which the DenseNet code is made from",
+        *named.deviations,
+    )
+    config = dataclasses.replace(named.config, augmentation=_NONE)
+    source = f"{HUANG_2016_DENSE}, table 2"
+    return NamedConfig(config, source, _as_published(model, results), deviations=deviations)
 
 
 def _effective_paths() -> NamedConfig:
     """Section 4.3: trained on paths of effective length alone, 23 of the 54 blocks in each mini-batch."""
     result = PublishedResult("cifar10", 5.96, "single training (6.10 with all blocks)", f"{VEIT_2016}, section 4.3")
     named = _he_2016("preresnet_110", _as_published("preresnet_110", (result,)), active_blocks=23)
-    deviations = ("the recipe is not printed beyond being the standard one", *named.deviations)
+    deviations = (
+        "the recipe is not printed beyond being the standard one",
+        "evaluated with all blocks, each times the share of them that was trained; the paper does not say how",
+        *named.deviations,
+    )
     return dataclasses.replace(named, source=f"{VEIT_2016}, section 4.3", deviations=deviations)
 
 
@@ -194,8 +238,10 @@ def _huang_2016(
 ) -> NamedConfig:
     """Section 4: 45k/5k split, 500 epochs, lr 0.1, tenths at half and three quarters, Nesterov, weight decay 1e-4."""
     config = Config(
-        # The authors' code: Torch7's BN scales, U(0, 1), and average pooling at transitions.
-        model=dataclasses.replace(model, shortcut="average_pool", norm_scale_init="uniform"),
+        # The authors' code: Torch7's BN scales, U(0, 1), nninit.kaiming's fan-in, and average pooling at transitions.
+        model=dataclasses.replace(
+            model, shortcut="average_pool", norm_scale_init="uniform", kernel_init="he_normal_fan_in"
+        ),
         epochs=epochs,
         batch_size=128,
         # Mean of each pixel and one std of all of them, of the images that are trained on.
@@ -207,11 +253,15 @@ def _huang_2016(
         **changes,
     )
     deviations = (
+        _SKIPPED,
         "convolutions have no biases, which BN would cancel; there they have",
+        "the classifier's bias starts at zero; there at Torch's U(-1/8, 1/8)",
         "weight decay and momentum act on dropped blocks as on all others, as in the authors' flat vector",
         "the validation images are drawn at random, the same for every seed; which ones the authors took is not known",
         *more,
     )
+    if epochs > 50:
+        deviations += ("the rate drops where the paper says; the authors' code an epoch before",)
     results = tuple(
         PublishedResult(
             dataset, error, f"test error at the lowest validation error{statistic}", f"{HUANG_2016_DEPTH}, table 1"
@@ -278,6 +328,7 @@ RESIDUAL_CONFIGS: dict[str, NamedConfig] = {
         for depth in (110, 164, 1001)
     },
     "preresnet_1001_batch_64": _batch_64(),
+    **{f"preresnet_{depth}_unaugmented": _unaugmented(f"preresnet_{depth}") for depth in (164, 1001)},
     **_orders(),
     **_shortcuts(),
     "preresnet_110_effective_paths": _effective_paths(),

@@ -8,7 +8,9 @@ from resjax.data.augment import Augmentation
 from resjax.models.published import ZAGORUYKO_2016, Facts
 from resjax.models.published_cifar import CIFAR_NETWORKS, MEDIAN, ZCA_MEDIAN, wide
 
-_SILENT = "the paper does not say how it whitened; as pylearn2's make_cifar10_gcn_whitened: GCN at 55, ZCA bias 0.1"
+_WHITENED = (
+    "whitened as pylearn2's make_cifar10_gcn_whitened does, which the authors' README names: GCN at 55, ZCA bias 0.1"
+)
 
 
 def _wide(model: str, facts: Facts, **options) -> NamedConfig:
@@ -30,7 +32,7 @@ def _wide(model: str, facts: Facts, **options) -> NamedConfig:
         ),
         schedule=ScheduleConfig(boundaries=(59, 119, 159), factor=0.2),
     )
-    deviations = (_SILENT,) if whitened else ()
+    deviations = (_WHITENED,) if whitened else ()
     return NamedConfig(config, f"{ZAGORUYKO_2016}, section 3", facts, deviations=deviations)
 
 
@@ -99,7 +101,8 @@ def _svhn(model: str, dropout: bool) -> NamedConfig:
         optimizer=OptimizerConfig(
             learning_rate=0.01, momentum=0.9, nesterov=True, weight_decay=5e-4, reset_momentum=True
         ),
-        schedule=ScheduleConfig(boundaries=(80, 120), factor=0.1),
+        # At the start of epochs 80 and 120, counted from 1.
+        schedule=ScheduleConfig(boundaries=(79, 119), factor=0.1),
     )
     deviations = ("the last epoch is reported; the paper says nothing of selection",)
     facts = dataclasses.replace(facts, results=results)
