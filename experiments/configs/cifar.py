@@ -11,6 +11,7 @@ import dataclasses
 from experiments.configs.base import Config, ModelConfig, OptimizerConfig, ScheduleConfig
 from experiments.configs.cifar_others import OTHER_CONFIGS
 from experiments.configs.cifar_residual import RESIDUAL_CONFIGS
+from experiments.configs.cifar_stochastic_depth import STOCHASTIC_DEPTH_CONFIGS
 from experiments.configs.cifar_wide import WIDE_CONFIGS
 from experiments.configs.named import NamedConfig
 from resjax.data.augment import Augmentation
@@ -70,6 +71,7 @@ CONFIGS: dict[str, NamedConfig] = {
     "quickstart": _quickstart(),
     "speedrun": _speedrun(),
     **RESIDUAL_CONFIGS,
+    **STOCHASTIC_DEPTH_CONFIGS,
     **WIDE_CONFIGS,
     **OTHER_CONFIGS,
 }

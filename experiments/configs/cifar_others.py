@@ -3,12 +3,12 @@
 import dataclasses
 
 from experiments.configs.base import Config, ModelConfig, OptimizerConfig, ScheduleConfig
+from experiments.configs.cifar_residual import SKIPPED, UNAUGMENTED, ZERO_PADDED
 from experiments.configs.named import NamedConfig
 from resjax.data.augment import Augmentation
 from resjax.models.published import HUANG_2016_DENSE, SRIVASTAVA_2015, XIE_2016
 from resjax.models.published_cifar import CIFAR_NETWORKS
 
-_NONE = Augmentation(crop_padding=0, flip=False)
 # The authors' Caffe solvers; each layer's factors of rate and decay are in their network files.
 _HIGHWAY_SGD = OptimizerConfig(
     nesterov=True,
@@ -18,7 +18,6 @@ _HIGHWAY_SGD = OptimizerConfig(
     head_decay_factor=10.0,
     bias_factor=2.0,
 )
-_ZERO_PADDED = Augmentation(crop_padding=4, padding_mode="zero", flip=True)
 
 
 def _resnext(model: str) -> NamedConfig:
@@ -28,13 +27,13 @@ def _resnext(model: str) -> NamedConfig:
         model=ModelConfig(model, norm_scope=16),
         epochs=300,
         batch_size=128,
-        augmentation=_ZERO_PADDED,
+        augmentation=ZERO_PADDED,
         optimizer=OptimizerConfig(learning_rate=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4, decay="all"),
         schedule=ScheduleConfig(boundaries=(150, 225)),
     )
     deviations = (
         "the authors' code drops where epoch / 300 passes 0.49 and 0.74, after 147 and 222; the paper says 150, 225",
-        "the incomplete batch of each epoch is skipped",
+        SKIPPED,
     )
     return NamedConfig(config, f"{XIE_2016}, section 5.3", CIFAR_NETWORKS[model], deviations=deviations)
 
@@ -57,12 +56,12 @@ def _densenet(model: str, dataset: str, epochs: int, augmented: bool) -> NamedCo
         normalization="mean_std",
         extra=dataset == "svhn_cropped",
         validation_images=6000 if dataset == "svhn_cropped" else 0,
-        augmentation=_ZERO_PADDED if augmented else _NONE,
+        augmentation=ZERO_PADDED if augmented else UNAUGMENTED,
         optimizer=OptimizerConfig(learning_rate=0.1, momentum=0.9, nesterov=True, weight_decay=1e-4, decay="all"),
         schedule=ScheduleConfig(boundaries=(epochs // 2, 3 * epochs // 4)),
     )
     deviations = [
-        "the incomplete batch of each epoch is skipped",
+        SKIPPED,
         "the rate drops after half and three quarters of the epochs, as the paper says; the authors' code an epoch"
         " before",
     ]
@@ -121,7 +120,7 @@ def _mnist_highway(width: int, *deviations: str) -> NamedConfig:
         epochs=300,  # of 600 steps
         batch_size=100,
         normalization="scale_256",
-        augmentation=_NONE,
+        augmentation=UNAUGMENTED,
         optimizer=dataclasses.replace(_HIGHWAY_SGD, learning_rate=0.01),
         schedule=ScheduleConfig(boundaries=(100, 200)),
     )

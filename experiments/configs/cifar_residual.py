@@ -1,4 +1,4 @@
-"""ResNet, plain, pre-activation and stochastic-depth networks on CIFAR and SVHN, as their papers trained them."""
+"""ResNet, plain and pre-activation networks on CIFAR, as their papers trained them."""
 
 import dataclasses
 
@@ -9,7 +9,6 @@ from resjax.models.published import (
     HE_2015,
     HE_2016,
     HUANG_2016_DENSE,
-    HUANG_2016_DEPTH,
     VEIT_2016,
     Facts,
     PublishedResult,
@@ -18,9 +17,9 @@ from resjax.models.published_cifar import CIFAR_NETWORKS, he_2016
 
 _BN = "BN takes the statistics of the whole batch, there of the 64 images of a GPU (--model.norm_scope 64)"
 _INIT = "convolutions start with variances of fan-out, as in fb.resnet.torch; the papers only name He et al. 2015"
-_SKIPPED = "the incomplete batch of each epoch is skipped"
-_NONE = Augmentation(crop_padding=0, flip=False)
-_ZERO_PADDED = Augmentation(crop_padding=4, padding_mode="zero", flip=True)
+SKIPPED = "the incomplete batch of each epoch is skipped"
+UNAUGMENTED = Augmentation(crop_padding=0, flip=False)
+ZERO_PADDED = Augmentation(crop_padding=4, padding_mode="zero", flip=True)
 
 
 def he_2015(model: str) -> NamedConfig:
@@ -45,7 +44,7 @@ def he_2015(model: str) -> NamedConfig:
         epochs=164,
         batch_size=128,
         normalization="per_pixel_mean",
-        augmentation=_ZERO_PADDED,
+        augmentation=ZERO_PADDED,
         # Plain momentum, decay of the weights alone: the paper's Caffe solver. fb.resnet.torch lists both as changes.
         # Its velocity is that of Caffe: github.com/KaimingHe/deep-residual-networks, "Disclaimer and known issues".
         optimizer=OptimizerConfig(
@@ -62,12 +61,12 @@ def fb_torch(model: str) -> NamedConfig:
         model=ModelConfig(model),
         epochs=164,
         batch_size=128,
-        augmentation=_ZERO_PADDED,
+        augmentation=ZERO_PADDED,
         # datasets/cifar10.lua normalises by mean and std per channel; train.lua decays every parameter.
         optimizer=OptimizerConfig(learning_rate=0.1, momentum=0.9, nesterov=True, weight_decay=1e-4, decay="all"),
         schedule=ScheduleConfig(boundaries=(80, 121)),
     )
-    deviations = (_SKIPPED, _BN)  # TRAINING.md has two GPUs
+    deviations = (SKIPPED, _BN)  # TRAINING.md has two GPUs
     facts = dataclasses.replace(CIFAR_NETWORKS[model], results=())
     return NamedConfig(config, "github.com/facebookarchive/fb.resnet.torch", facts, deviations=deviations)
 
@@ -79,7 +78,7 @@ def _he_2016(model: str, facts: Facts, source: str = "appendix", more=(), **opti
         epochs=164,
         batch_size=128,
         normalization="per_pixel_mean",
-        augmentation=_ZERO_PADDED,
+        augmentation=ZERO_PADDED,
         # "The experiments in the paper were conducted in Caffe": github.com/KaimingHe/resnet-1k-layers, README.
         optimizer=OptimizerConfig(
             learning_rate=0.1, momentum=0.9, momentum_form="caffe", weight_decay=1e-4, decay="kernels"
@@ -181,7 +180,7 @@ def _batch_64() -> NamedConfig:
     named = fb_torch("preresnet_1001")
     results = tuple(result for result in CIFAR_NETWORKS["preresnet_1001"].results if "batch 64" in result.statistic)
     deviations = (
-        _SKIPPED,
+        SKIPPED,
         "BN takes the statistics of the whole batch, there of the 32 images of a GPU (--model.norm_scope 32)",
     )
     return NamedConfig(
@@ -200,7 +199,7 @@ def _unaugmented(model: str) -> NamedConfig:
         "how these were trained is not said; fb.resnet.torch's recipe, which the DenseNet code is made from",
         *named.deviations,
     )
-    config = dataclasses.replace(named.config, augmentation=_NONE)
+    config = dataclasses.replace(named.config, augmentation=UNAUGMENTED)
     source = f"{HUANG_2016_DENSE}, table 2"
     return NamedConfig(config, source, _as_published(model, results), deviations=deviations)
 
@@ -224,101 +223,6 @@ def _vgg() -> NamedConfig:
     return dataclasses.replace(named, source=f"{VEIT_2016}, section 4.1", deviations=deviations)
 
 
-def _huang_2016(
-    model: ModelConfig,
-    facts: Facts,
-    statistic: str,
-    errors: dict[str, float],
-    *,
-    epochs: int = 500,
-    boundaries: tuple[int, ...] = (250, 375),
-    validation_images: int = 5000,
-    more: tuple[str, ...] = (),
-    **changes,
-) -> NamedConfig:
-    """Section 4: 45k/5k split, 500 epochs, lr 0.1, tenths at half and three quarters, Nesterov, weight decay 1e-4."""
-    config = Config(
-        # The authors' code: Torch7's BN scales, U(0, 1), nninit.kaiming's fan-in, and average pooling at transitions.
-        model=dataclasses.replace(
-            model, shortcut="average_pool", norm_scale_init="uniform", kernel_init="he_normal_fan_in"
-        ),
-        epochs=epochs,
-        batch_size=128,
-        # Mean of each pixel and one std of all of them, of the images that are trained on.
-        normalization="per_pixel_mean_std",
-        validation_images=validation_images,
-        augmentation=changes.pop("augmentation", _ZERO_PADDED),
-        optimizer=OptimizerConfig(learning_rate=0.1, momentum=0.9, nesterov=True, weight_decay=1e-4, decay="all"),
-        schedule=changes.pop("schedule", ScheduleConfig(boundaries=boundaries)),
-        **changes,
-    )
-    deviations = (
-        _SKIPPED,
-        "convolutions have no biases, which BN would cancel; there they have",
-        "the classifier's bias starts at zero; there at Torch's U(-1/8, 1/8)",
-        "weight decay and momentum act on dropped blocks as on all others, as in the authors' flat vector",
-        "the validation images are drawn at random, the same for every seed; which ones the authors took is not known",
-        *more,
-    )
-    if epochs > 50:
-        deviations += ("the rate drops where the paper says; the authors' code an epoch before",)
-    results = tuple(
-        PublishedResult(
-            dataset, error, f"test error at the lowest validation error{statistic}", f"{HUANG_2016_DEPTH}, table 1"
-        )
-        for dataset, error in errors.items()
-    )
-    facts = dataclasses.replace(facts, results=results)
-    return NamedConfig(config, f"{HUANG_2016_DEPTH}, section 4", facts, deviations=deviations)
-
-
-# 152 layers of basic blocks; that name stands for ImageNet's bottlenecks.
-_COUNTS_152 = Facts(2_408_474, 351_978_112)
-
-
-def _stochastic_depth() -> dict[str, NamedConfig]:
-    configs = {}
-    plain, dropped = "constant_depth", "stochastic_depth"
-    errors = {
-        (plain, ""): {"cifar10": 6.41, "cifar100": 27.22},
-        (dropped, ""): {"cifar10": 5.25, "cifar100": 24.98},
-        (plain, "_unaugmented"): {"cifar10": 13.63, "cifar100": 44.74},
-        (dropped, "_unaugmented"): {"cifar10": 11.66, "cifar100": 37.80},
-    }
-    for (kind, suffix), published in errors.items():
-        model = ModelConfig("resnet_110", survival_probability=0.5 if kind == dropped else None)
-        options = {"augmentation": _NONE} if suffix else {}
-        statistic = ", no augmentation" if suffix else ""
-        more = ("the table prints 27.76 where the text says 27.22",) if (kind, suffix) == (plain, "") else ()
-        facts = CIFAR_NETWORKS["resnet_110"]
-        configs[f"resnet_110_{kind}{suffix}"] = _huang_2016(model, facts, statistic, published, more=more, **options)
-    for kind, error in ((plain, 6.67), (dropped, 4.91)):
-        model = ModelConfig("resnet_1202", survival_probability=0.5 if kind == dropped else None)
-        configs[f"resnet_1202_{kind}"] = _huang_2016(
-            *(model, CIFAR_NETWORKS["resnet_1202"], "", {"cifar10": error}),
-            epochs=300,
-            # "a learning rate of 0.01 for the first 10 epochs"
-            schedule=ScheduleConfig(boundaries=(150, 225), warmup="constant", warmup_from=0.01, warmup_epochs=10),
-        )
-    for kind, error in ((plain, 1.80), (dropped, 1.75)):
-        survival = 0.5 if kind == dropped else None
-        configs[f"resnet_152_svhn_{kind}"] = _huang_2016(
-            ModelConfig("resnet_20", stage_sizes=(25, 25, 25), survival_probability=survival),
-            *(_COUNTS_152, ", no augmentation", {"svhn_cropped": error}),
-            epochs=50,
-            boundaries=(30, 35),
-            validation_images=6000,
-            dataset="svhn_cropped",
-            extra=True,
-            augmentation=_NONE,
-            more=(
-                "there 400 validation images of each class are of the train split and 200 of the extra one; here any",
-                "validated after each epoch, there every 200 iterations",
-            ),
-        )
-    return configs
-
-
 RESIDUAL_CONFIGS: dict[str, NamedConfig] = {
     **{f"resnet_{depth}": he_2015(f"resnet_{depth}") for depth in (20, 32, 44, 56, 110, 1202)},
     **{f"plain_{depth}": he_2015(f"plain_{depth}") for depth in (20, 32, 44, 56, 110)},
@@ -333,5 +237,4 @@ RESIDUAL_CONFIGS: dict[str, NamedConfig] = {
     **_shortcuts(),
     "preresnet_110_effective_paths": _effective_paths(),
     "vgg_15": _vgg(),
-    **_stochastic_depth(),
 }

@@ -37,7 +37,8 @@ _BINS = 31
 def colour_jitter(key: jax.Array, images: jax.Array, strength: float) -> jax.Array:
     """Brightness, contrast and saturation by factors from [1 - strength, 1 + strength], in random order.
 
-    As fb.resnet.torch's ColorJitter (after Howard 2013, arXiv 1312.5402); contrast is about the image's grey mean.
+    As fb.resnet.torch's ColorJitter (after Howard 2013, arXiv 1312.5402), but cut off at 0 and 255 after each, as
+    torchvision's; contrast is about the image's grey mean.
     """
     order_key, factor_key = jax.random.split(key)
     n = len(images)

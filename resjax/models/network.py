@@ -63,7 +63,8 @@ class Network(nn.Module):
     Attributes:
       num_classes: number of logits; 0 returns pooled features [N, C].
       dtype: computation dtype; parameters, BN statistics and logits are float32.
-      kernel_init: initialiser of the convolutions: a name in `resjax.layers.INITIALIZERS` or a function.
+      kernel_init: initialiser of the convolutions: a name in `resjax.layers.INITIALIZERS` or a function; default:
+        variances of fan-out, as in fb.resnet.torch and the ResNeXt and DenseNet code, where a family has no other.
       head_kernel_init, head_bias_init: initialisers of the classifier, see `resjax.layers.ClassifierHead`.
       stochastic_depth: leaves out residual branches at random in training: `StochasticDepth` or `EffectivePaths`.
       features_only: return the stages' outputs by name instead of logits: "stem" (VGG has none), "stage_1" .. and

@@ -13,7 +13,7 @@ from experiments.configs.imagenet_fields import ImagenetConfig, ImagenetModelCon
 from experiments.feeds import StreamedImages
 from experiments.workdir import IMAGENET_KEYS
 from resjax import create_model, train
-from resjax.models import model_info, parameter_count
+from resjax.models import model_info, multiply_adds, parameter_count
 from tests.data.photographs import write_folder
 from tests.experiments.command import outcome
 from tests.train.problem import assert_same_bits
@@ -124,10 +124,13 @@ def test_every_recipe_names_a_network_and_counts_its_steps(capsys):
         assert ImagenetConfig.from_identity(config.identity()).identity() == config.identity()
         if name != "quickstart":
             model = create_model(config.model.name, **config.model.overrides())
+            facts = model_info(config.model.name)
             if config.model.overrides():
-                assert parameter_count(model, (224, 224, 3)) == named.facts.parameters, name
+                counted = (parameter_count(model, (224, 224, 3)), multiply_adds(model, (224, 224, 3)))
+                assert counted == (named.facts.parameters, named.facts.multiply_adds), name
             else:
-                assert model_info(config.model.name).parameters == named.facts.parameters
+                assert (facts.parameters, facts.multiply_adds) == (named.facts.parameters, named.facts.multiply_adds)
+            assert (named.published is None) == (name == "wider_resnet_38_a2"), name  # published for segmentation alone
             assert named.source and named.deviations
             imagenet.check_options(config)
     modern = CONFIGS["resnet_50_modern"].config
