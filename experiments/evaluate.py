@@ -16,7 +16,7 @@ from experiments.backend import prepare_backend
 from experiments.environment import hardware
 from experiments.exit_codes import exit_code
 from experiments.figures import write
-from experiments.ledger import read_run
+from experiments.ledger_runs import read_run
 from experiments.model_card import card, facts_of_run
 from experiments.subject import Subject, load_run, load_weights, read_config
 from experiments.workdir import Workdir

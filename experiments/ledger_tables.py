@@ -4,6 +4,7 @@ import html
 from collections.abc import Sequence
 
 from experiments.ledger import Row, spread
+from experiments.ledger_runs import command_of
 from experiments.web_page import document
 
 COLUMNS = ("config", "model", "dataset", "parameters", "published %", "ours %", "best epoch %", "deviation", "hours")
@@ -11,9 +12,9 @@ NOT_RUN = "not yet run"
 _EXPLAINED = (
     "Numbers are test errors in percent (of segmentation: mean IoU). Ours is that after the last epoch, or after the"
     " one that was best on validation images where the recipe has them: the mean over n seeds, with the sample standard"
-    " deviation. The best epoch is otherwise chosen on the test images, and stands for itself. The deviation is that of"
-    " the published statistic (mean, median or best) of ours. A run with anything"
-    " changed from its recipe says so, and has none."
+    " deviation. The best epoch is otherwise chosen on the test images, and stands for itself. The deviation is"
+    " ours minus the published number, both by the published statistic (mean, median or best). A run with anything"
+    " changed from its recipe says so, and has none. A command is that which trains the run's config with this version."
 )
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; margin: 2rem; } code { font-size: 0.85em; }
@@ -31,9 +32,11 @@ def readme_section(rows: Sequence[Row], file: str) -> str:
 
 
 def progress(rows: Sequence[Row]) -> str:
-    """How many recipes with a published result have runs, in words; our own have none to compare with."""
-    recipes = [row for row in rows if row.published and not row.changed]
-    return f"{sum(bool(row.runs) for row in recipes)} of {len(recipes)} recipes with a published result are run in full"
+    """How many published results have runs of their recipe, in words; our own recipes have none to compare with."""
+    published = [row for row in rows if row.published and not row.changed]
+    return (
+        f"{sum(bool(row.runs) for row in published)} of {len(published)} published results have a run of their recipe"
+    )
 
 
 def markdown(rows: Sequence[Row]) -> str:
@@ -111,7 +114,7 @@ def _detail_lines(row: Row) -> list[str]:
     for run in row.runs:
         when = f", {run['finished']}" if run["finished"] else ""
         lines.append(
-            f"`{run['command']}`: last {run['last']:.2f}, best {run['best']:.2f} (epoch {run['best_epoch']} of"
+            f"`{command_of(run)}`: last {run['last']:.2f}, best {run['best']:.2f} (epoch {run['best_epoch']} of"
             f" {run['epochs']}); {run['hours']:.2f} h on {run['hardware']}{when}; commit {str(run['commit'])[:12]}"
         )
     return lines

@@ -10,7 +10,8 @@ from rich.console import Console
 
 from experiments.exit_codes import exit_code
 from experiments.figures import write
-from experiments.ledger import as_json, merged, read_ledger, read_run, rows, run_folders
+from experiments.ledger import as_json, merged, rows
+from experiments.ledger_runs import read_ledger, read_run, run_folders
 from experiments.ledger_tables import markdown, page, progress, readme_section
 from resjax.errors import InputError
 

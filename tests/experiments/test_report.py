@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import re
+import shlex
 import shutil
 
 import numpy as np
@@ -12,7 +13,8 @@ import pytest
 from experiments import cifar, report
 from experiments.command_line import changed_fields, command, parse
 from experiments.configs.cifar import CONFIGS
-from experiments.ledger import PROGRAMS, read_ledger, rows
+from experiments.ledger import rows
+from experiments.ledger_runs import PROGRAMS, command_of, read_ledger, whole_config
 from tests.conftest import ROOT
 from tests.experiments.command import outcome
 from tests.experiments.finished_run import write_run
@@ -216,6 +218,16 @@ def test_the_committed_ledger_and_the_readme_are_what_the_command_writes(capsys,
         assert _main(capsys, "--readme", "README.md")[0] == 0
     for name in ("experiments/ledger/ledger.json", "experiments/ledger/ledger.md", "README.md"):
         assert (tmp_path / name).read_text() == (ROOT / name).read_text(), name
+
+
+def test_the_commands_of_the_committed_runs_train_what_they_trained():
+    """Also where the recipe of that name has changed since."""
+    runs = read_ledger(ROOT / "experiments" / "ledger" / "ledger.json")
+    assert any(command_of(run) != run["command"] for run in runs)
+    for run in runs:
+        program, config, flags = command_of(run).partition(" --config ")
+        config = parse(program, PROGRAMS[program], shlex.split(config + flags))[2]
+        assert json.loads(json.dumps(config.identity())) == whole_config(run), run["name"]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,8 @@ import pytest
 from experiments import cifar
 from experiments.engine import TrainingError
 from experiments.interrupt import Interrupted
-from experiments.ledger import read_run, rows, run_folders
+from experiments.ledger import rows
+from experiments.ledger_runs import read_run, run_folders
 from experiments.seed_run import step_to_go_on_from
 from experiments.seeds import groups_of_seeds, seeds_that_fit
 from experiments.subject import load_run
