@@ -3,6 +3,7 @@
 from typing import Any
 
 from experiments.configs.base import Config
+from experiments.ledger_runs import command_of
 from resjax.data import dataset_info
 
 
@@ -11,12 +12,13 @@ def facts_of_run(config: Config, run: dict[str, Any], summary: dict[str, Any], c
 
     Args:
       config: of the run.
-      run: see `experiments.ledger.read_run`.
+      run: see `experiments.ledger_runs.read_run`.
       summary: its summary.json.
       checkpoint: "latest" or "best", whose weights they are.
     """
-    kept = ("model", "dataset", "parameters", "seed", "command", "hours", "hardware", "finished", "commit")
+    kept = ("model", "dataset", "parameters", "seed", "hours", "hardware", "finished", "commit")
     return {key: run[key] for key in kept} | {
+        "command": command_of(run),
         "epoch": run["epochs"] if checkpoint == "latest" else run["best_epoch"],
         "epochs": run["epochs"],
         "chosen": "the last epoch" if checkpoint == "latest" else "the epoch that was best on the test images",
