@@ -70,6 +70,10 @@ def predict_without_blocks(
 def removable_layers(model: Network, variables: Any, images: np.ndarray) -> list[str]:
     """Names of the convolutions of a network without shortcuts that keep the shape, so that the rest fits without them.
 
+    Args:
+      model, variables: a plain network.
+      images: float32 [N, H, W, C], of which the shape matters alone.
+
     Raises:
       InputError: for a network with residual blocks, whose layers are not in a row, and where there are none.
     """

@@ -162,13 +162,19 @@ def cutout(key: jax.Array, images: jax.Array, length: int) -> jax.Array:
 
 
 def mixup(key: jax.Array, images: jax.Array, targets: jax.Array, alpha: float) -> tuple[jax.Array, jax.Array]:
-    """Blends each image and target with those of its neighbour in the batch, by a weight from Beta(alpha, alpha)."""
+    """Blends each image and target with those of its neighbour in the batch, by a weight from Beta(alpha, alpha).
+
+    Zhang et al. 2017 (arXiv 1710.09412). Images are float [N, H, W, C], targets [N, classes].
+    """
     weight = jax.random.beta(key, alpha, alpha, (len(images),))
     return _blend(images, _per_image(weight)), _blend(targets, weight[:, None])
 
 
 def cutmix(key: jax.Array, images: jax.Array, targets: jax.Array, alpha: float) -> tuple[jax.Array, jax.Array]:
-    """Pastes a box of its neighbour in the batch into each image; targets are mixed by the area that was pasted."""
+    """Pastes a box of its neighbour in the batch into each image; targets are mixed by the area that was pasted.
+
+    Yun et al. 2019 (arXiv 1905.04899). Images are [N, H, W, C], targets [N, classes].
+    """
     n, height, width, _ = images.shape
     weight_key, row_key, column_key = jax.random.split(key, 3)
     side = jnp.sqrt(1 - jax.random.beta(weight_key, alpha, alpha, (n,)))

@@ -93,13 +93,14 @@ def save_pretrained(
 
 
 def pretrained_info(directory: str | os.PathLike[str]) -> dict[str, Any]:
-    """What `save_pretrained` was told `about` a network: for those that come with the library, at least
-
-    `mean` and `std` (the network takes (image - mean) / std, of RGB images 0 .. 255), `dataset`, `class_names`,
-    `test_error` in percent, `command` (that trained it).
+    """What `save_pretrained` was told `about` a network.
 
     Args:
       directory: as `from_pretrained` takes it.
+
+    Returns:
+      JSON; of the networks that come with the library at least `mean` and `std` (it takes (image - mean) / std, of RGB
+      images 0 .. 255), `dataset`, `class_names`, `test_error` in percent, `command` (that trains it).
 
     Raises:
       InputError: for a config that is missing or damaged.

@@ -112,6 +112,9 @@ def create_segmentation_model(name: str, num_classes: int, output_stride: int = 
         (`dtype`, `frozen_statistics`, ...). A Wider ResNet has the dropout of the paper unless `dropout_rates` says
         otherwise.
 
+    Returns:
+      A `SegmentationNetwork`, which maps images [N, H, W, C] to logits [N, H, W, num_classes].
+
     Raises:
       InputError: for an unknown name, or a field or value that the network does not have.
     """
@@ -132,6 +135,9 @@ def load_trunk(variables: Any, classifier: Any) -> Any:
     Args:
       variables: of a `SegmentationNetwork`.
       classifier: variables of the network that its trunk belongs to, with or without head, stacked or not.
+
+    Returns:
+      Variables in the structure of `variables`; the head's are as they were.
 
     Raises:
       InputError: naming every variable that is missing, or has another shape.

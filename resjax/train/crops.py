@@ -44,7 +44,13 @@ def predict_crops(
 def make_crops_eval_step(
     model: nn.Module, normalize: Callable, flip: bool = False
 ) -> Callable[[Any, Batch, jax.Array], dict[str, jax.Array]]:
-    """Builds `eval_step(variables, (views.., labels), valid) -> sums` for `TopTotals`."""
+    """Builds `eval_step(variables, (views.., labels), valid) -> sums` for `TopTotals`.
+
+    Args:
+      model: a classifier of images [N, H, W, C].
+      normalize: what it takes of uint8 images.
+      flip: whether the mirror image of each view is averaged in.
+    """
 
     def eval_step(variables: Any, batch: Batch, valid: jax.Array) -> dict[str, jax.Array]:
         *views, labels = batch

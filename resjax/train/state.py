@@ -45,7 +45,16 @@ def create_state(
     moving_average: bool = False,
     variables: Any = None,
 ) -> TrainState:
-    """The state at step 0: `variables`, or those initialised from `seed` for images of shape (H, W, C)."""
+    """The state at step 0.
+
+    Args:
+      model: the network.
+      optimizer: its transformation of gradients.
+      seed: of initial weights, order and augmentation.
+      image_shape: (H, W, C) of a training image.
+      moving_average: whether the state holds an average of the variables, too, which is then what is evaluated.
+      variables: to start from; None initialises the network from the seed.
+    """
     if variables is None:
         variables = model.init(init_key(seed), jnp.zeros((1, *image_shape), jnp.float32))
     params, batch_stats = variables["params"], variables.get("batch_stats", {})

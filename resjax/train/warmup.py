@@ -34,6 +34,9 @@ def warm_up_until(error: float, factor: float) -> optax.GradientTransformationEx
     Args:
       error: in [0, 1]; the update takes that of each mini-batch as the keyword `error_of_batch`.
       factor: of the learning rate in the warm-up.
+
+    Raises:
+      InputError: from the update, where it is given no `error_of_batch`.
     """
 
     def init(params: Any) -> WarmUpState:

@@ -54,8 +54,8 @@ rounding: the distance between PyTorch's momentum and that of the same step in f
 and update may be {ROUNDINGS} times as far apart.
 curves: the largest distance between the means of {WINDOW} losses, each side on its own from the initial weights. chaos:
 the same of PyTorch and PyTorch from initial weights that are off by 1e-7; curves are expected within three times that,
-as both are a single draw of the same chaos. Compressed: the schedule squeezed into the steps shown, with its warm-up and
-drops; of these, single steps alone are compared.
+as both are a single draw of the same chaos. Compressed: the schedule squeezed into the steps shown, with its warm-up
+and drops; of these, single steps alone are compared.
 
 """
 
