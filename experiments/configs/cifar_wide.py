@@ -5,9 +5,10 @@ import dataclasses
 from experiments.configs.base import Config, ModelConfig, OptimizerConfig, ScheduleConfig
 from experiments.configs.named import NamedConfig
 from resjax.data.augment import Augmentation
-from resjax.models.published import ZAGORUYKO_2016, Facts
+from resjax.models.published import ZAGORUYKO_2016, Facts, PublishedResult
 from resjax.models.published_cifar import CIFAR_NETWORKS, MEDIAN, ZCA_MEDIAN, wide
 
+_CODE = "github.com/szagoruyko/wide-residual-networks"
 _WHITENED = (
     "whitened as pylearn2's make_cifar10_gcn_whitened does, which the authors' README names: GCN at 55, ZCA bias 0.1"
 )
@@ -109,12 +110,21 @@ def _svhn(model: str, dropout: bool) -> NamedConfig:
     return NamedConfig(config, f"{ZAGORUYKO_2016}, section 3", facts, deviations=deviations)
 
 
+def _pre_activation() -> NamedConfig:
+    """The authors' log of a pre-activation ResNet-164, by their recipe and with their code's initial values."""
+    result = PublishedResult("cifar10", 5.75, "single run, ZCA whitening", f"{_CODE}, logs")
+    facts = dataclasses.replace(CIFAR_NETWORKS["preresnet_164"], results=(result,))
+    named = _wide("preresnet_164", facts, kernel_init="he_normal_fan_in", norm_scale_init="uniform")
+    return dataclasses.replace(named, source=f"{_CODE}, logs")
+
+
 WIDE_CONFIGS: dict[str, NamedConfig] = {
     **_named(),
     "wrn_16_4_dropout": _dropout("wrn_16_4", 5.24, 23.91),
     "wrn_28_10_dropout": _dropout("wrn_28_10", 3.89, 18.85),
     "wrn_52_1_dropout": _dropout("wrn_52_1", 6.28, 29.78),
     "wrn_40_10_dropout": _wide("wrn_40_10", CIFAR_NETWORKS["wrn_40_10"], dropout_rate=0.3),
+    "preresnet_164_zca": _pre_activation(),
     # B(3,3) of table 2 is wrn_28_2.
     "wrn_40_2_b131": _block("wrn_40_2", (1, 3, 1), 1_429_082, 208_061_696, 6.06),
     "wrn_40_2_b31": _block("wrn_40_2", (3, 1), 1_211_354, 176_604_416, 5.78),

@@ -221,7 +221,7 @@ CONFIGS: dict[str, NamedImagenet] = {
     },
     # An earlier version of the paper had it: batches of 128 for lack of memory, and 100 epochs with a drop at 90.
     "densenet_161": fb_torch(
-        *("densenet_161", f"{HUANG_2016_DENSE}, section 4.2, earlier version", "liuzhuang13"),
+        *("densenet_161", f"{HUANG_2016_DENSE}, section 4.2, earlier version", "earlier version"),
         batch_size=128,
         epochs=100,
         schedule=ScheduleConfig(boundaries=(30, 60, 90)),

@@ -175,6 +175,7 @@ CONFIGS: dict[str, NamedSegmentation] = {
     ),
     "resnet_38_a1_voc": _wu_2016(
         *("voc", 44, 124_042_581, 80.84, "VOC 2012 val, one model, one scale, with mirrored images"),
+        "test images keep their size; the authors bring the longer side, 500 pixels in nearly all of them, to 500",
         # Their train+.lst: VOC's own images and those of SBD, 10,582 together.
         train_split="trainaug",
     ),

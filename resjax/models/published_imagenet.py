@@ -156,7 +156,13 @@ IMAGENET_NETWORKS = {
         2_834_161_664,
         _dense((25.02, 7.71), (23.61, 6.66)) + _dense_release(25.0) + _torchvision(25.566, 8.028),
     ),
-    "densenet_161": Facts(28_681_000, 7_727_907_072, _dense_release(22.2) + _torchvision(22.862, 6.440)),
+    "densenet_161": Facts(
+        28_681_000,
+        7_727_907_072,
+        _result(f"{HUANG_2016_DENSE}, table of an earlier version", _ONE_CROP, (22.33, 6.15))
+        + _dense_release(22.2)
+        + _torchvision(22.862, 6.440),
+    ),
     "densenet_169": Facts(
         14_149_480,
         3_359_843_328,
