@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import itertools
-import json
 import re
 
 import jax
@@ -16,6 +15,7 @@ from safetensors.numpy import save_file
 import resjax
 from experiments import evaluate
 from experiments.configs.cifar import CONFIGS
+from experiments.ledger_runs import command_of, read_ledger
 from experiments.model_card import card
 from resjax.data import dataset_info, load_dataset
 from resjax.interop import shipped
@@ -184,13 +184,14 @@ def test_every_shipped_network_loads_and_its_card_is_up_to_date():
         about = resjax.pretrained_info(name)
         assert sum(leaf.size for leaf in jax.tree.leaves(variables["params"])) == about["parameters"]
         assert (shipped.SHIPPED / name / "README.md").read_text() == card(name, about)
-        assert model.apply(variables, jnp.zeros((1, 32, 32, 3))).shape == (1, len(about["class_names"]))
+        logits = jax.eval_shape(model.apply, variables, jnp.zeros((1, 32, 32, 3)))
+        assert logits.shape == (1, len(about["class_names"]))
         assert np.shape(about["mean"])[-1] == np.shape(about["std"])[-1] == 3
 
 
 def test_the_ledger_has_the_run_of_every_shipped_network():
-    runs = json.loads((ROOT / "experiments" / "ledger" / "ledger.json").read_text())["runs"]
-    known = {(run["command"], run["commit"]) for run in runs}
+    runs = read_ledger(ROOT / "experiments" / "ledger" / "ledger.json")
+    known = {(command_of(run), run["commit"]) for run in runs}
     for name in resjax.list_pretrained():
         about = resjax.pretrained_info(name)
         assert (about["command"], about["commit"]) in known
