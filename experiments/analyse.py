@@ -108,11 +108,11 @@ def check_values(options: Options) -> None:
         raise InputError(f"--points: expected at least 32, got {options.points}")
     if options.networks < 2:
         raise InputError(f"--networks: expected at least 2 for a covariance, got {options.networks}")
-    of_weights = ("model", "weights", "mean", "std")
-    if options.run is not None and any(getattr(options, field) is not None for field in of_weights):
-        raise InputError("--run and --model, --weights, --mean, --std: choose one")
-    if options.model is not None and options.weights is None:
-        raise InputError(f"--model {options.model}: give its --weights")
+    given = [f"--{field}" for field in ("model", "dataset", "mean", "std") if getattr(options, field) is not None]
+    if options.run is not None and (given or options.weights is not None):
+        raise InputError("--run and --weights, --model, --dataset, --mean, --std: choose one")
+    if given and options.weights is None:
+        raise InputError(f"{', '.join(given)}: give the --weights, too")
 
 
 def _output(options: Options) -> pathlib.Path:

@@ -108,12 +108,17 @@ def read_ledger(file: pathlib.Path) -> list[dict[str, Any]]:
 
 def command_of(run: Mapping[str, Any]) -> str:
     """The command that trains a run's config; not the one it was started by, where its recipe changed since then."""
-    program = program_of(run)
-    named = PROGRAMS[program].get(run["name"])
+    changes = changes_of(run)
+    return run["command"] if changes is None else command(program_of(run), run["name"], changes)
+
+
+def changes_of(run: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The fields of a run's config that the recipe of its name has otherwise; None where there is no such recipe."""
+    named = PROGRAMS[program_of(run)].get(run["name"])
     if named is None:
-        return run["command"]
+        return None
     fields, recipe = whole_config(run), named.config.identity()
-    return command(program, run["name"], {key: fields[key] for key in recipe if fields.get(key) != recipe[key]})
+    return {key: fields[key] for key in recipe if fields.get(key) != recipe[key]}
 
 
 def whole_config(run: Mapping[str, Any]) -> dict[str, Any]:

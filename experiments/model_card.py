@@ -3,7 +3,7 @@
 from typing import Any
 
 from experiments.configs.base import Config
-from experiments.ledger_runs import command_of
+from experiments.ledger_runs import changes_of, command_of
 from resjax.data import dataset_info
 
 
@@ -17,6 +17,7 @@ def facts_of_run(config: Config, run: dict[str, Any], summary: dict[str, Any], c
       checkpoint: "latest" or "best", whose weights they are.
     """
     kept = ("model", "dataset", "parameters", "seed", "hours", "hardware", "finished", "commit")
+    changes = changes_of(run)
     return {key: run[key] for key in kept} | {
         "command": command_of(run),
         "epoch": run["epochs"] if checkpoint == "latest" else run["best_epoch"],
@@ -26,7 +27,7 @@ def facts_of_run(config: Config, run: dict[str, Any], summary: dict[str, Any], c
         "train_images": run["train_images"],
         "source": summary["source"],
         "deviations": run["deviations"],
-        "changed_from_recipe": summary["changed_from_named_config"],
+        "changed_from_recipe": summary["changed_from_named_config"] if changes is None else changes,
         "published": summary["published"],
     }
 

@@ -96,8 +96,10 @@ def load_weights(
     about = {}
     if (mean is None) != (std is None):
         raise InputError("--mean and --std: give both, or neither")
-    if std is not None and not all(value > 0 for value in std):
-        raise InputError(f"--std: expected numbers > 0, got {std}")
+    if mean is not None and not np.isfinite(mean).all():
+        raise InputError(f"--mean: expected finite numbers, got {mean}")
+    if std is not None and not all(0 < value < np.inf for value in std):
+        raise InputError(f"--std: expected finite numbers > 0, got {std}")
     if name is not None:
         if pathlib.Path(weights).is_dir():
             raise InputError(f"--model {name}: {weights} says itself what network it holds; leave --model out")

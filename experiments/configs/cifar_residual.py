@@ -3,21 +3,12 @@
 import dataclasses
 
 from experiments.configs.base import Config, ModelConfig, OptimizerConfig, ScheduleConfig
-from experiments.configs.named import NamedConfig
+from experiments.configs.named import FAN_OUT, SKIPPED, NamedConfig, bn_of_gpu
 from resjax.data.augment import Augmentation
-from resjax.models.published import (
-    HE_2015,
-    HE_2016,
-    HUANG_2016_DENSE,
-    VEIT_2016,
-    Facts,
-    PublishedResult,
-)
+from resjax.models.published import HE_2015, HE_2016, HUANG_2016_DENSE, VEIT_2016, Facts, PublishedResult
 from resjax.models.published_cifar import CIFAR_NETWORKS, he_2016
 
-_BN = "BN takes the statistics of the whole batch, there of the 64 images of a GPU (--model.norm_scope 64)"
-_INIT = "convolutions start with variances of fan-out, as in fb.resnet.torch; the papers only name He et al. 2015"
-SKIPPED = "the incomplete batch of each epoch is skipped"
+_BN = bn_of_gpu("64")
 UNAUGMENTED = Augmentation(crop_padding=0, flip=False)
 ZERO_PADDED = Augmentation(crop_padding=4, padding_mode="zero", flip=True)
 
@@ -29,7 +20,7 @@ def he_2015(model: str) -> NamedConfig:
         "64k iterations are 164 epochs of 390 steps (63,960), the drops fall at 31,980 and 47,970",
         "trained on all 50,000 images: the paper does not say whether its final runs used them or 45,000",
         _BN,
-        _INIT,
+        FAN_OUT,
     ]
     schedule = ScheduleConfig(boundaries=(82, 123))
     if depth >= 110:
@@ -90,7 +81,7 @@ def _he_2016(model: str, facts: Facts, source: str = "appendix", more=(), **opti
         "length and drops are those of He et al. 2015, in epochs; the authors' Torch code runs 200 epochs with drops at"
         " 81 and 122, Nesterov and decay of all parameters, and normalises by mean and std per channel",
         _BN,
-        _INIT,
+        FAN_OUT,
         *more,
     )
     return NamedConfig(config, f"{HE_2016}, {source}", facts, deviations=deviations)
@@ -107,10 +98,10 @@ def _as_published(model: str, results=None, parameters: int = 0, multiply_adds: 
 
 
 _ORDERS = {
-    "original": {110: (6.61,), 164: (5.93,)},
-    "bn_after_addition": {110: (8.17,), 164: (6.50,)},
-    "relu_before_addition": {110: (7.84,), 164: (6.14,)},
-    "relu_only_pre_activation": {110: (6.71,), 164: (5.91,)},
+    "original": {110: he_2016(2, 6.61), 164: he_2016(2, 5.93) + he_2016(3, None, 25.16)},
+    "bn_after_addition": {110: he_2016(2, 8.17), 164: he_2016(2, 6.50)},
+    "relu_before_addition": {110: he_2016(2, 7.84), 164: he_2016(2, 6.14)},
+    "relu_only_pre_activation": {110: he_2016(2, 6.71), 164: he_2016(2, 5.91)},
 }
 # Projections have BN, which pre-activation leaves out.
 _PARAMETERS_OF_ORDERS = dict.fromkeys(
@@ -121,12 +112,9 @@ _PARAMETERS_OF_ORDERS = dict.fromkeys(
 def _orders() -> dict[str, NamedConfig]:
     """Table 2, and table 3's errors of the original order and of shortcuts that skip one layer."""
     configs = {}
-    for order, errors in _ORDERS.items():
-        for depth, values in errors.items():
+    for order, of_depths in _ORDERS.items():
+        for depth, results in of_depths.items():
             model = f"preresnet_{depth}"
-            results = he_2016(2, *values)
-            if (depth, order) == (164, "original"):
-                results += he_2016(3, None, 25.16)
             facts = _as_published(model, results, _PARAMETERS_OF_ORDERS.get((depth, order), 0))
             configs[f"{model}_{order}"] = _he_2016(model, facts, "section 4.1", order=order)
     for order, error in (("original", 9.90), ("full_pre_activation", 8.91)):
@@ -181,7 +169,7 @@ def _batch_64() -> NamedConfig:
     results = tuple(result for result in CIFAR_NETWORKS["preresnet_1001"].results if "batch 64" in result.statistic)
     deviations = (
         SKIPPED,
-        "BN takes the statistics of the whole batch, there of the 32 images of a GPU (--model.norm_scope 32)",
+        bn_of_gpu("32"),
     )
     return NamedConfig(
         dataclasses.replace(named.config, epochs=200, batch_size=64),

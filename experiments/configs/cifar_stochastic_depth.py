@@ -3,8 +3,8 @@
 import dataclasses
 
 from experiments.configs.base import Config, ModelConfig, OptimizerConfig, ScheduleConfig
-from experiments.configs.cifar_residual import SKIPPED, UNAUGMENTED, ZERO_PADDED
-from experiments.configs.named import NamedConfig
+from experiments.configs.cifar_residual import UNAUGMENTED, ZERO_PADDED
+from experiments.configs.named import SKIPPED, NamedConfig
 from resjax.models.published import HUANG_2016_DEPTH, Facts, PublishedResult
 from resjax.models.published_cifar import CIFAR_NETWORKS
 

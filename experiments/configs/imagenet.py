@@ -9,9 +9,10 @@ beside them: of another batch, multiply by the ratio.
 import dataclasses
 
 from experiments.configs.base import OptimizerConfig, ScheduleConfig
-from experiments.configs.imagenet_fb import BN_OF_GPU, FB_TORCH, fb_torch, published_of
+from experiments.configs.imagenet_fb import FB_TORCH, fb_torch, published_of
 from experiments.configs.imagenet_fields import ImagenetConfig, ImagenetModelConfig, NamedImagenet
 from experiments.configs.imagenet_he import HE_CONFIGS
+from experiments.configs.named import bn_of_gpu
 from resjax.data.augment_photos import PhotoAugmentation
 from resjax.models.published import (
     HUANG_2016_DENSE,
@@ -51,7 +52,7 @@ def _torchvision(
         f"torchvision, references/classification, {source}",
         IMAGENET_NETWORKS[model],
         published_of(model, "torchvision"),
-        deviations=(*deviations, *_OF_TORCHVISION, BN_OF_GPU.format(f"{config.batch_size // gpus} of them")),
+        deviations=(*deviations, *_OF_TORCHVISION, bn_of_gpu(str(config.batch_size // gpus))),
     )
 
 
@@ -93,7 +94,7 @@ def _torchvision_modern() -> NamedImagenet:
             "the learning rate changes every step, there every epoch; the moving average starts with training",
             "repeated images fill one batch together, over epochs every image is repeated equally often",
             *_OF_TORCHVISION,
-            BN_OF_GPU.format("128 of them"),
+            bn_of_gpu("128"),
         ),
     )
 

@@ -4,12 +4,12 @@ import dataclasses
 
 from experiments.configs.base import OptimizerConfig, ScheduleConfig
 from experiments.configs.imagenet_fields import ImagenetConfig, ImagenetModelConfig, NamedImagenet
+from experiments.configs.named import SKIPPED, bn_of_gpu
 from resjax.data.augment_photos import PhotoAugmentation
 from resjax.models.published import PublishedResult
 from resjax.models.published_imagenet import IMAGENET_NETWORKS
 
 FB_TORCH = "github.com/facebookarchive/fb.resnet.torch"
-BN_OF_GPU = "BN takes the statistics of the whole batch, there of the images of a GPU ({}; --model.norm_scope)"
 
 
 def published_of(model: str, source: str, statistic: str = "") -> PublishedResult | None:
@@ -32,8 +32,8 @@ def fb_torch(model: str, source: str, paper: str, *, deviations=(), statistic=""
         "the shape of a crop is log-uniform in 3/4 .. 4/3, as torchvision's; there the shape is uniform",
         "test images are resized bilinearly with antialiasing, there bicubically without",
         "each change of brightness, contrast or saturation is cut off at 0 and 255; there none is",
-        "the incomplete batch of each epoch is skipped",
-        BN_OF_GPU.format("32 or 64 of them"),
+        SKIPPED,
+        bn_of_gpu("32 or 64"),
         *deviations,
     )
     return NamedImagenet(

@@ -3,8 +3,9 @@
 import dataclasses
 
 from experiments.configs.base import OptimizerConfig, ScheduleConfig
-from experiments.configs.imagenet_fb import BN_OF_GPU, fb_torch, published_of
+from experiments.configs.imagenet_fb import fb_torch, published_of
 from experiments.configs.imagenet_fields import ImagenetConfig, ImagenetModelConfig, NamedImagenet
+from experiments.configs.named import FAN_OUT, bn_of_gpu
 from resjax.data.augment_photos import PhotoAugmentation
 from resjax.models.published import HE_2015, HE_2016, Facts, PublishedResult
 from resjax.models.published_imagenet import IMAGENET_NETWORKS
@@ -29,9 +30,9 @@ def _he_2015(model: str, table: str, **options) -> NamedImagenet:
         "60e4 iterations are 120 epochs; the rate drops after 30, 60 and 90, not where the error stops falling",
         "mean and std per channel are normalised, not the mean of each pixel subtracted",
         "statistics of BN are moving averages, not recomputed after training",
-        BN_OF_GPU.format("32 of them"),
+        bn_of_gpu("32"),
         "max-pooling is padded on all sides, Caffe's behind the image alone; its ResNet-50 has a bias in the stem",
-        "convolutions start with variances of fan-out; the paper only names He et al. 2015",
+        FAN_OUT,
     )
     return NamedImagenet(
         config,

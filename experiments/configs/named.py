@@ -5,6 +5,15 @@ import dataclasses
 from experiments.configs.base import Config, RunConfig
 from resjax.models import Facts, PublishedResult
 
+# What several recipes say of how they deviate.
+SKIPPED = "the incomplete batch of each epoch is skipped"
+FAN_OUT = "convolutions start with variances of fan-out, as in fb.resnet.torch; the papers only name He et al. 2015"
+
+
+def bn_of_gpu(images: str) -> str:
+    """That BN there took the statistics of so many images, on a GPU."""
+    return f"BN takes the statistics of the whole batch, there of the {images} images of a GPU (--model.norm_scope)"
+
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:

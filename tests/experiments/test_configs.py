@@ -9,6 +9,7 @@ from experiments.configs.cifar import CONFIGS
 from experiments.recipe import check_values
 from resjax import create_model, train
 from resjax.models import multiply_adds, parameter_count
+from resjax.models.published import HE_2015, HE_2016, VEIT_2016
 from resjax.models.published_cifar import CIFAR_NETWORKS
 
 SHAPE = (32, 32, 3)
@@ -105,6 +106,23 @@ def test_each_recipe_is_compared_with_results_of_its_own_kind_alone():
                 assert (result.dataset == other) == (named.config.dataset == other), name
             assert ("ZCA" in result.statistic) == (named.config.normalization == "gcn_zca"), name
             assert ("validation" in result.statistic) <= (named.config.validation_images > 0), name
+
+
+def test_microsofts_recipes_have_caffes_momentum_and_decay_of_weights_alone():
+    for name, named in CONFIGS.items():
+        theirs = named.source.startswith((str(HE_2015), str(HE_2016), str(VEIT_2016)))
+        optimizer = named.config.optimizer
+        if theirs:
+            assert (optimizer.momentum_form, optimizer.nesterov, optimizer.decay) == ("caffe", False, "kernels"), name
+        elif not name.startswith("highway"):
+            assert optimizer.momentum_form == "torch", name
+    assert CONFIGS["preresnet_1001_batch_64"].config.optimizer.nesterov
+
+
+def test_stochastic_depth_starts_by_fan_in_and_others_by_their_networks():
+    for name, named in CONFIGS.items():
+        fan_in = "stochastic_depth" in name or "constant_depth" in name or name == "preresnet_164_zca"
+        assert named.config.model.kernel_init == ("he_normal_fan_in" if fan_in else None), name
 
 
 @pytest.mark.parametrize(

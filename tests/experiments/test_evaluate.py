@@ -97,8 +97,12 @@ def test_weights_of_others_are_normalised_as_they_were_trained(capsys, tmp_path)
 
 
 def test_a_run_is_tested_on_the_data_it_was_trained_on(capsys, tmp_path, draw_variables):
-    run = _run(tmp_path / "run", draw_variables, dataset="cifar10", data_dir=str(tmp_path / "moved"))
-    assert str(tmp_path / "moved") in _main(capsys, run)[2]
+    damaged = tmp_path / "data" / "cifar-10-binary.tar.gz"
+    damaged.parent.mkdir()
+    damaged.write_bytes(b"no archive")
+    run = _run(tmp_path / "run", draw_variables, dataset="cifar10", data_dir=str(damaged.parent))
+    code, _, err = _main(capsys, run)
+    assert code == 2 and str(damaged) in err
 
 
 def test_test_time_augmentation_is_told_apart(capsys, tmp_path, run):
@@ -155,7 +159,7 @@ def test_weights_that_come_with_the_library_are_found_by_name(capsys, tmp_path, 
         (["nowhere", *CENTRED], "nowhere/config.json: no such file"),
         (["nowhere", *CENTRED[:4]], "--mean and --std: give both"),
         (["resnet_20-cifar10", *CENTRED], "--mean, --std: resnet_20-cifar10 says itself"),
-        (["FILE", "--model", "resnet_8", *CENTRED[:5], "0", "1", "1"], "--std: expected numbers > 0"),
+        (["FILE", "--model", "resnet_8", *CENTRED[:5], "0", "1", "1"], "--std: expected finite numbers > 0"),
         (["RUN", "--checkpoint", "best"], "holds no checkpoint"),
         (["RUN", "--batch_size", "0"], "--batch_size: expected a positive integer"),
         (["FILE"], "say with --model which network"),

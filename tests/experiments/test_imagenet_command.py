@@ -118,6 +118,32 @@ def test_a_broken_image_is_reported_and_skipped_or_ends_the_run(compile_lightly,
         path.unlink()
 
 
+@pytest.mark.parametrize(
+    ("name", "error", "epochs", "batch_size", "rate", "form", "drops", "crop"),
+    [
+        ("resnet_50", 23.9, 100, 256, 0.1, "torch", (30, 60, 90), "resized"),
+        ("resnet_50_fb", 24.01, 90, 256, 0.1, "torch", (30, 60), "resized"),
+        ("resnet_101_xie2016", 22.0, 100, 256, 0.1, "torch", (30, 60, 90), "resized"),
+        ("resnet_50_he2015", 22.85, 120, 256, 0.1, "caffe", (30, 60, 90), "scale"),
+        ("preresnet_152", 21.1, 90, 256, 0.1, "caffe", (30, 60), "scale"),
+        ("preresnet_200_scale", 20.7, 90, 256, 0.1, "caffe", (30, 60), "scale"),
+        ("preresnet_200", 20.1, 90, 256, 0.1, "torch", (30, 60), "resized"),
+        ("resnet_152_he2016", 21.3, 120, 256, 0.1, "caffe", (30, 60, 90), "scale"),
+        ("resnext_101_32x8d", 20.688, 100, 1024, 0.4, "torch", (30, 60, 90), "resized"),
+        ("wrn_101_2", 21.152, 256, 256, 0.1, "torch", (), "resized"),
+        ("densenet_161", 22.33, 100, 128, 0.1, "torch", (30, 60, 90), "resized"),
+        ("densenet_121", 25.02, 90, 256, 0.1, "torch", (30, 60), "resized"),
+    ],
+)
+def test_recipes_are_those_of_their_sources(name, error, epochs, batch_size, rate, form, drops, crop):
+    config = CONFIGS[name].config
+    assert CONFIGS[name].published.test_error == error
+    assert (config.epochs, config.batch_size, config.crop) == (epochs, batch_size, crop)
+    assert (config.optimizer.learning_rate, config.optimizer.momentum_form) == (rate, form)
+    assert config.schedule.boundaries == drops and (config.schedule.kind == "cosine") == (not drops)
+    assert (config.augmentation.colour_jitter > 0) == (form == "torch" and "torchvision" not in CONFIGS[name].source)
+
+
 def test_every_recipe_names_a_network_and_counts_its_steps(capsys):
     for name, named in CONFIGS.items():
         config = named.config
