@@ -9,11 +9,10 @@ beside them: of another batch, multiply by the ratio.
 import dataclasses
 
 from experiments.configs.base import OptimizerConfig, ScheduleConfig
-from experiments.configs.imagenet_fb import FB_TORCH, fb_torch, published_of
+from experiments.configs.imagenet_fb import FB_TORCH, fb_torch
 from experiments.configs.imagenet_fields import ImagenetConfig, ImagenetModelConfig, NamedImagenet
 from experiments.configs.imagenet_he import HE_CONFIGS
-from experiments.configs.named import bn_of_gpu
-from resjax.data.augment_photos import PhotoAugmentation
+from experiments.configs.imagenet_torchvision import TORCHVISION_CONFIGS
 from resjax.models.published import (
     HUANG_2016_DENSE,
     HUANG_2016_DEPTH,
@@ -27,76 +26,6 @@ from resjax.models.published_cifar import CIFAR_NETWORKS
 from resjax.models.published_imagenet import IMAGENET_NETWORKS
 
 _ONE_CROP = "1-crop 224"
-
-
-_OF_TORCHVISION = (
-    "training crops are resized bicubically, there bilinearly",
-    "the classifier's bias starts at zero; there it is drawn as its weights are",
-)
-
-
-def _torchvision(
-    model: str, source: str = "first recipe", deviations: tuple[str, ...] = (), gpus: int = 8, **changes
-) -> NamedImagenet:
-    """torchvision's first recipe: crop and flip alone, lr 0.1 in batches of 8 x 32, a tenth every 30 epochs."""
-    config = ImagenetConfig(
-        model=ImagenetModelConfig(model),
-        epochs=90,
-        batch_size=256,
-        optimizer=OptimizerConfig(learning_rate=0.1, momentum=0.9, weight_decay=1e-4, decay="all"),
-        schedule=ScheduleConfig(boundaries=(30, 60)),
-    )
-    config = dataclasses.replace(config, **changes)
-    return NamedImagenet(
-        config,
-        f"torchvision, references/classification, {source}",
-        IMAGENET_NETWORKS[model],
-        published_of(model, "torchvision"),
-        deviations=(*deviations, *_OF_TORCHVISION, bn_of_gpu(str(config.batch_size // gpus))),
-    )
-
-
-def _wide_of_torchvision(model: str) -> NamedImagenet:
-    """pytorch/vision, pull request 912: "SGD with cosine learning rate and warm restarts for 256 epochs"."""
-    return _torchvision(
-        model,
-        "and its pull request 912",
-        ("the rate falls once, as a cosine; there it restarted, when is not said", "float32; there half precision"),
-        epochs=256,
-        schedule=ScheduleConfig(kind="cosine"),
-    )
-
-
-def _torchvision_modern() -> NamedImagenet:
-    """The recipe of torchvision's IMAGENET1K_V2 weights (Vryniotis 2021): batch 1024, cosine, 600 epochs."""
-    config = ImagenetConfig(
-        model=ImagenetModelConfig("resnet_50"),
-        epochs=600,
-        batch_size=1024,
-        image_size=176,
-        repeats=4,
-        label_smoothing=0.1,
-        # There, the average is updated every 32 steps with 1 - 2e-5 * 1024 * 32 / 600; the same over 32 steps.
-        average_decay=1 - 2e-5 * 1024 / 600,
-        augmentation=PhotoAugmentation(flip=True, policy="trivial_augment", random_erasing=0.1, mixup=0.2, cutmix=1.0),
-        optimizer=OptimizerConfig(learning_rate=0.5, momentum=0.9, weight_decay=2e-5, decay="kernels"),
-        schedule=ScheduleConfig(kind="cosine", warmup_epochs=5, warmup_from=0.005),
-        eval_resize=232,
-    )
-    return NamedImagenet(
-        config,
-        "torchvision, references/classification, new recipe",
-        IMAGENET_NETWORKS["resnet_50"],
-        PublishedResult("imagenet2012", 19.142, "1-crop 224", "torchvision, weights IMAGENET1K_V2", 4.566),
-        deviations=(
-            "each image takes mixup or CutMix, there each batch takes one, and with probability 1/2",
-            "neither BN parameters nor the bias of the classifier decay, there the latter does",
-            "the learning rate changes every step, there every epoch; the moving average starts with training",
-            "repeated images fill one batch together, over epochs every image is repeated equally often",
-            *_OF_TORCHVISION,
-            bn_of_gpu("128"),
-        ),
-    )
 
 
 def _huang_2016(error: float, epochs: int, survival_probability: float | None = None) -> NamedImagenet:
@@ -187,9 +116,8 @@ CONFIGS: dict[str, NamedImagenet] = {
     "resnet_50": _xie_2016("resnet_50"),
     "resnet_50_fb": _bn_after_addition_fb(),
     "resnet_101_xie2016": _xie_2016("resnet_101"),
-    "resnet_50_torchvision": _torchvision("resnet_50"),
-    "resnet_50_modern": _torchvision_modern(),
     **HE_CONFIGS,
+    **TORCHVISION_CONFIGS,
     "preresnet_200_fb": fb_torch("preresnet_200", FB_TORCH, "fb.resnet.torch", statistic="1-crop"),
     "resnet_50_no_shortcuts": _without_shortcuts("resnet_50", 31.2, 22_780_456, 3_729_522_688),
     "resnext_50_32x4d_no_shortcuts": _without_shortcuts("resnext_50_32x4d", 26.1, 22_252_328, 3_870_818_304),
@@ -198,23 +126,12 @@ CONFIGS: dict[str, NamedImagenet] = {
         for name in IMAGENET_NETWORKS
         if name.startswith(("wrn_imagenet", "wrn_50"))
     },
-    "wrn_50_2_torchvision": _wide_of_torchvision("wrn_50_2"),
-    "wrn_101_2": _wide_of_torchvision("wrn_101_2"),
     **{
         name: _xie_2016(name)
         for name in IMAGENET_NETWORKS
         if name.startswith("resnext") and name != "resnext_101_32x8d"
     },
     "resnext_101_64x4d_320": _xie_2016("resnext_101_64x4d", statistic="320", eval_resize=320, eval_size=320),
-    # README: "8 nodes, each with 8 GPUs", batches of 16 on each, a learning rate of 0.4.
-    "resnext_101_32x8d": _torchvision(
-        "resnext_101_32x8d",
-        gpus=64,
-        epochs=100,
-        batch_size=1024,
-        optimizer=OptimizerConfig(learning_rate=0.4, momentum=0.9, weight_decay=1e-4, decay="all"),
-        schedule=ScheduleConfig(boundaries=(30, 60, 90)),
-    ),
     **{
         name: fb_torch(name, f"{HUANG_2016_DENSE}, section 4.2", "table 3")
         for name in IMAGENET_NETWORKS

@@ -1,5 +1,6 @@
 """`python -m experiments.imagenet` on a small folder: it learns, resumes bit for bit, and says what is wrong."""
 
+import dataclasses
 import json
 import signal
 
@@ -130,7 +131,11 @@ def test_a_broken_image_is_reported_and_skipped_or_ends_the_run(compile_lightly,
         ("preresnet_200", 20.1, 90, 256, 0.1, "torch", (30, 60), "resized"),
         ("resnet_152_he2016", 21.3, 120, 256, 0.1, "caffe", (30, 60, 90), "scale"),
         ("resnext_101_32x8d", 20.688, 100, 1024, 0.4, "torch", (30, 60, 90), "resized"),
+        ("resnet_18_torchvision", 30.242, 90, 256, 0.1, "torch", (30, 60), "resized"),
+        ("resnext_50_32x4d_torchvision", 22.382, 100, 256, 0.1, "torch", (30, 60, 90), "resized"),
         ("wrn_101_2", 21.152, 256, 256, 0.1, "torch", (), "resized"),
+        ("resnet_152_modern", 17.716, 600, 1024, 0.5, "torch", (), "resized"),
+        ("resnext_101_64x4d_modern", 16.754, 600, 1024, 0.5, "torch", (), "resized"),
         ("densenet_161", 22.33, 100, 128, 0.1, "torch", (30, 60, 90), "resized"),
         ("densenet_121", 25.02, 90, 256, 0.1, "torch", (30, 60), "resized"),
     ],
@@ -159,8 +164,20 @@ def test_every_recipe_names_a_network_and_counts_its_steps(capsys):
             assert (named.published is None) == (name == "wider_resnet_38_a2"), name  # published for segmentation alone
             assert named.source and named.deviations
             imagenet.check_options(config)
-    modern = CONFIGS["resnet_50_modern"].config
     code, out, _ = outcome(imagenet.main, capsys, "--config", "resnet_50_modern", "--dry_run")
     assert code == 0 and f"{1_281_167 // 1024 * 600:,} = 600 epochs" in out and "25,557,032" in out
-    assert modern.repeats == 4 and modern.augmentation.policy == "trivial_augment"
-    assert isinstance(modern.model, ImagenetModelConfig)
+
+
+def test_the_modern_recipe_has_three_forms():
+    """What the weights' `meta` of torchvision refers to: with crops of 224, smaller ones, and repeated images, too."""
+    modern = {name.removesuffix("_modern"): CONFIGS[name].config for name in CONFIGS if name.endswith("_modern")}
+    assert {name: (config.image_size, config.repeats) for name, config in modern.items()} == {
+        **dict.fromkeys(("resnet_101", "resnet_152", "resnext_50_32x4d", "wrn_101_2"), (224, 1)),
+        **dict.fromkeys(("wrn_50_2", "resnext_101_32x8d"), (176, 1)),
+        **dict.fromkeys(("resnet_50", "resnext_101_64x4d"), (176, 4)),
+    }
+    for config in modern.values():
+        assert isinstance(config.model, ImagenetModelConfig)
+        assert (config.augmentation.policy, config.eval_resize, config.eval_size) == ("trivial_augment", 232, 224)
+        same = {"model": config.model, "image_size": config.image_size, "repeats": config.repeats}
+        assert dataclasses.replace(modern["resnet_50"], **same) == config

@@ -11,6 +11,7 @@ import pytest
 import twins
 from random_state import apply, assert_close, randomize, to_nchw
 
+from experiments.configs.imagenet_torchvision import TORCHVISION_CONFIGS
 from resjax import create_model, load_torch_weights
 from resjax.models import DenseNet, ResNet, ResNeXt
 
@@ -52,6 +53,31 @@ def test_logits_of_every_network(name):
     logits = np.asarray(apply(model.apply, load_torch_weights(model, net.state_dict()), images))
     assert expected.shape == logits.shape == (1, 1000)
     np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("name", TORCHVISION_CONFIGS)
+def test_recipes_are_compared_with_the_weights_that_they_trained(name):
+    """Errors, the views of test images, and which form of the modern recipe, as the weights themselves say."""
+    config, published = TORCHVISION_CONFIGS[name].config, TORCHVISION_CONFIGS[name].published
+    theirs = {ours: network for network, (ours, _) in NETWORKS.items()}[config.model.name]
+    weights = models.get_model_weights(theirs)[published.source.split()[-1]]
+    accuracies = weights.meta["_metrics"]["ImageNet-1K"]
+    errors = (100 - accuracies["acc@1"], 100 - accuracies["acc@5"])
+    np.testing.assert_allclose((published.test_error, published.top5_error), errors, rtol=0, atol=1e-9)
+    view = weights.transforms()
+    assert ([config.eval_size], [config.eval_resize]) == (view.crop_size, view.resize_size)
+    assert weights.meta["num_params"] == TORCHVISION_CONFIGS[name].facts.parameters
+    forms = {
+        "references/classification#resn": (224, 1, 256),
+        "pull/912": (224, 1, 256),
+        "issues/3995#new-recipe": (224, 1, 1024),
+        "issues/3995#new-recipe-with-fixres": (176, 1, 1024),
+        "issues/3995#issuecomment-1013906621": (176, 4, 1024),
+        "pull/5935": (176, 4, 1024),
+    }
+    named = max((form for form in forms if form in weights.meta["recipe"]), key=len)
+    batch_size = 1024 if name == "resnext_101_32x8d" else forms[named][2]  # on 64 GPUs
+    assert (config.image_size, config.repeats, config.batch_size) == (*forms[named][:2], batch_size)
 
 
 RESNET = {"widths": (64, 128, 256, 512), "stage_sizes": (1, 1, 1, 1), "stem": "imagenet", "shortcut": "B"}
