@@ -176,8 +176,14 @@ def test_the_modern_recipe_has_three_forms():
         **dict.fromkeys(("wrn_50_2", "resnext_101_32x8d"), (176, 1)),
         **dict.fromkeys(("resnet_50", "resnext_101_64x4d"), (176, 4)),
     }
+    first = modern["resnet_50"]
+    assert (first.optimizer.weight_decay, first.optimizer.decay, first.optimizer.nesterov) == (2e-5, "kernels", False)
+    assert (first.schedule.warmup_epochs, first.schedule.warmup_from) == (5, 0.005)
+    assert (first.label_smoothing, first.average_decay) == (0.1, 1 - 2e-5 * 1024 / 600)
+    view = first.augmentation
+    assert (view.flip, view.random_erasing, view.mixup, view.cutmix) == (True, 0.1, 0.2, 1.0)
     for config in modern.values():
         assert isinstance(config.model, ImagenetModelConfig)
         assert (config.augmentation.policy, config.eval_resize, config.eval_size) == ("trivial_augment", 232, 224)
         same = {"model": config.model, "image_size": config.image_size, "repeats": config.repeats}
-        assert dataclasses.replace(modern["resnet_50"], **same) == config
+        assert dataclasses.replace(first, **same) == config
