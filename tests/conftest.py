@@ -36,15 +36,20 @@ def compile_once(tmp_path_factory):
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 
-def _lightly():
-    """XLA without most of its optimisations, in half the time: for the structure and equality of small networks."""
+@pytest.fixture(scope="module", autouse=True)
+def compiled_lightly(request):
+    """XLA without most of its optimisations, in half the time, also in processes that a test starts.
+
+    Modules marked `fully_compiled` compile as users do.
+    """
+    if request.node.get_closest_marker("fully_compiled"):
+        yield
+        return
     jax.config.update("jax_disable_most_optimizations", True)
-    yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
+        yield
     jax.config.update("jax_disable_most_optimizations", False)
-
-
-compile_lightly = pytest.fixture(_lightly, name="compile_lightly")
-module_compiled_lightly = pytest.fixture(_lightly, scope="module", name="module_compiled_lightly")
 
 
 @pytest.fixture(scope="session")

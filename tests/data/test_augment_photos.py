@@ -86,7 +86,7 @@ def test_moves_are_pillows_affine_maps(sign):
         assert same > 0.97, name  # where a place falls between two pixels either is nearest
 
 
-def test_jitter_lighting_and_erasing_do_what_they_say(compile_lightly):
+def test_jitter_lighting_and_erasing_do_what_they_say():
     images, jitter = jnp.float32(IMAGES), jax.jit(colour_jitter)
     grey = jnp.broadcast_to(jnp.float32(100), images.shape)
     jittered = np.asarray(jitter(KEY, grey, 0.4))
@@ -102,14 +102,14 @@ def test_jitter_lighting_and_erasing_do_what_they_say(compile_lightly):
         np.testing.assert_array_equal(mask, mask.any(1)[:, None] & mask.any(0)[None])
 
 
-def test_policies_leave_their_range_and_draw_for_each_image(compile_lightly):
+def test_policies_leave_their_range_and_draw_for_each_image():
     same = jnp.broadcast_to(jnp.float32(IMAGES[0]), (64, *IMAGES.shape[1:]))
     for policy in (trivial_augment, rand_augment):
         changed = np.asarray(jax.jit(policy)(KEY, same))
         assert changed.min() >= 0 and changed.max() <= 255 and len(np.unique(changed.mean((1, 2, 3)))) > 20
 
 
-def test_the_whole_augmentation_gives_mixed_targets(compile_lightly):
+def test_the_whole_augmentation_gives_mixed_targets():
     augmentation = PhotoAugmentation(
         policy="trivial_augment", colour_jitter=0.4, lighting=0.1, random_erasing=0.5, mixup=0.2, cutmix=1.0
     )

@@ -14,6 +14,8 @@ from experiments.subject import load_run, read_config
 from resjax.data.whitening import patch_whitening
 from tests.experiments.command import outcome
 
+pytestmark = pytest.mark.fully_compiled
+
 _main = functools.partial(outcome, cifar.main)
 
 

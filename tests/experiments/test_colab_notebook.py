@@ -15,7 +15,7 @@ from tests.experiments.processes import saved_steps
 
 FLAGS = [
     *("--config", "wrn_16_4", "--model.name", "wrn_10_1", "--dataset", "cifar10_mini", "--epochs", "2"),
-    *("--batch_size", "100", "--schedule.boundaries", "1"),
+    *("--validation_images", "4000", "--batch_size", "100", "--schedule.boundaries", "1"),
 ]
 
 

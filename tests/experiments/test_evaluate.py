@@ -23,6 +23,8 @@ from tests.conftest import ROOT
 from tests.experiments.command import outcome
 from tests.experiments.finished_run import write_run
 
+pytestmark = pytest.mark.fully_compiled
+
 _main = functools.partial(outcome, evaluate.main)
 CENTRED = ("--mean", "125", "123", "114", "--std", "1", "1", "1")
 MODEL = dataclasses.replace(CONFIGS["quickstart"].config.model, name="resnet_8")

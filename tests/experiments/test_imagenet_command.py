@@ -1,6 +1,7 @@
 """`python -m experiments.imagenet` on a small folder: it learns, resumes bit for bit, and says what is wrong."""
 
 import dataclasses
+import functools
 import json
 import signal
 
@@ -32,7 +33,7 @@ def _run(capsys, folder, workdir, *more):
     return outcome(imagenet.main, capsys, *SMALL, "--data_dir", folder, "--workdir", workdir, *more)
 
 
-def test_a_run_on_a_folder_writes_what_a_run_writes(compile_lightly, capsys, folder, tmp_path):
+def test_a_run_on_a_folder_writes_what_a_run_writes(capsys, folder, tmp_path):
     code, out, err = _run(capsys, folder, tmp_path / "run")
     assert code == 0, err
     records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
@@ -53,7 +54,7 @@ def test_a_run_on_a_folder_writes_what_a_run_writes(compile_lightly, capsys, fol
             assert found["test_loss"] != records[-1]["test_loss"]
 
 
-def test_a_stopped_run_ends_as_if_never_stopped(compile_lightly, capsys, folder, tmp_path, monkeypatch):
+def test_a_stopped_run_ends_as_if_never_stopped(capsys, folder, tmp_path, monkeypatch):
     assert _run(capsys, folder, tmp_path / "whole")[0] == 0
     stream = StreamedImages.stream
 
@@ -102,7 +103,7 @@ def test_what_cannot_be_run_is_said(capsys, folder, tmp_path):
         assert code == 2 and said in err and "Traceback" not in err, err
 
 
-def test_a_broken_image_is_reported_and_skipped_or_ends_the_run(compile_lightly, capsys, tmp_path):
+def test_a_broken_image_is_reported_and_skipped_or_ends_the_run(capsys, tmp_path):
     folder = write_folder(tmp_path / "photos", 8)
     broken = folder / "train" / "airplane" / "003.jpg"
     broken.write_bytes(broken.read_bytes()[:-40])
@@ -149,6 +150,11 @@ def test_recipes_are_those_of_their_sources(name, error, epochs, batch_size, rat
     assert (config.augmentation.colour_jitter > 0) == (form == "torch" and "torchvision" not in CONFIGS[name].source)
 
 
+@functools.cache
+def _counted(model):
+    return parameter_count(model, (224, 224, 3)), multiply_adds(model, (224, 224, 3))
+
+
 def test_every_recipe_names_a_network_and_counts_its_steps(capsys):
     for name, named in CONFIGS.items():
         config = named.config
@@ -157,8 +163,7 @@ def test_every_recipe_names_a_network_and_counts_its_steps(capsys):
             model = create_model(config.model.name, **config.model.overrides())
             facts = model_info(config.model.name)
             if config.model.overrides():
-                counted = (parameter_count(model, (224, 224, 3)), multiply_adds(model, (224, 224, 3)))
-                assert counted == (named.facts.parameters, named.facts.multiply_adds), name
+                assert _counted(model) == (named.facts.parameters, named.facts.multiply_adds), name
             else:
                 assert (facts.parameters, facts.multiply_adds) == (named.facts.parameters, named.facts.multiply_adds)
             assert (named.published is None) == (name == "wider_resnet_38_a2"), name  # published for segmentation alone

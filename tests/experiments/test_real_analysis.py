@@ -7,6 +7,8 @@ import pytest
 
 from experiments import analyse, cifar
 
+pytestmark = pytest.mark.fully_compiled
+
 
 def _train(path, data_dir, *arguments):
     common = ["--config", "quickstart", "--dataset", "cifar10", "--data_dir", str(data_dir), "--batch_size", "128"]

@@ -8,6 +8,8 @@ from PIL import Image
 from experiments import imagenet
 from resjax.data import dataset_info, load_dataset
 
+pytestmark = pytest.mark.fully_compiled
+
 
 @pytest.mark.slow
 def test_the_quickstart_learns_ten_classes_from_a_folder(tmp_path, real_data_dir):

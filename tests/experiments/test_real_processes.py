@@ -14,7 +14,7 @@ from tests.experiments.processes import COMMAND, ProcessGroup, saved_steps
 from tests.experiments.tiny_run import build
 from tests.train import problem
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.fully_compiled]
 KILLS = 20
 LONG = ("--epochs", "4")
 

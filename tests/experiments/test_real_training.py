@@ -7,6 +7,8 @@ import pytest
 
 from experiments import cifar
 
+pytestmark = pytest.mark.fully_compiled
+
 # ResNet-20, lr 0.1, batch 128, weight decay 1e-4, pad-crop and flip: train loss after epochs 1 and 2.
 PYTORCH_TRAIN_LOSS = (1.65, 1.15)
 

@@ -6,9 +6,12 @@ jaxlib has had fused reductions on CPU go wrong beyond 32k rows; batch statistic
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from resjax.models import ResNet
 from resjax.train import create_state, make_train_step, sgd
+
+pytestmark = pytest.mark.fully_compiled
 
 
 def _prepare(key, images, labels):

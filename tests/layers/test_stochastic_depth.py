@@ -11,8 +11,6 @@ import pytest
 from resjax import EffectivePaths, Gates, InputError, StochasticDepth
 from resjax.models import VGG, DenseNet, Highway, PreActResNet, ResNet, WideResNet
 
-pytestmark = pytest.mark.usefixtures("compile_lightly")
-
 L = 54  # blocks of ResNet-110
 RULES = [StochasticDepth(0.5), StochasticDepth(0.8), StochasticDepth(0.7, decay="constant")]
 IMAGES = np.random.default_rng(0).normal(size=(3, 6, 6, 3)).astype(np.float32)

@@ -11,6 +11,8 @@ from random_state import apply, randomize, to_nchw
 from resjax import load_torch_weights
 from resjax.models import DenseNet, PreActResNet, ResNet, ResNeXt, WideResNet
 
+pytestmark = pytest.mark.fully_compiled
+
 torch = twins.torch
 
 

@@ -9,6 +9,8 @@ import twins
 
 from resjax.models import ResNet, WideResNet
 
+pytestmark = pytest.mark.fully_compiled
+
 torch = twins.torch
 
 RESNET_14 = {

@@ -11,6 +11,8 @@ from tests.parity import recipes
 from tests.parity.recipe_cases import CASES, Case, compressed, wanted_steps
 from tests.parity.recipe_report import exceeded
 
+pytestmark = pytest.mark.fully_compiled
+
 STEPS = 12
 
 

@@ -13,6 +13,8 @@ from resjax import InputError
 from resjax.models import unrolled
 from tests.parity.twins import torch
 
+pytestmark = pytest.mark.fully_compiled
+
 torch_networks = pytest.importorskip("experiments.torch_networks", reason="needs PyTorch")
 NAMES = [name.split(":")[0] for name in MODELS] + ["resnet_110", "densenet_121", "preresnet_164", "wrn_50_2"]
 

@@ -15,6 +15,8 @@ from experiments.configs.imagenet_torchvision import TORCHVISION_CONFIGS
 from resjax import create_model, load_torch_weights
 from resjax.models import DenseNet, ResNet, ResNeXt
 
+pytestmark = pytest.mark.fully_compiled
+
 torch = twins.torch
 # Declares operators for detection, which fails on any build of torch but the one that torchvision was compiled for.
 sys.modules.setdefault("torchvision._meta_registrations", types.ModuleType("_meta_registrations"))

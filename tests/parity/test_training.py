@@ -22,6 +22,8 @@ from resjax import create_model
 from resjax.data.augment import Normalization
 from resjax.train import create_state, make_train_step, sgd
 
+pytestmark = pytest.mark.fully_compiled
+
 torch = twins.torch
 
 MEAN, STD = np.array([125.3, 123.0, 113.9]), np.array([63.0, 62.1, 66.7])
