@@ -4,7 +4,7 @@ import dataclasses
 
 from experiments.configs.base import Config, ModelConfig, OptimizerConfig, ScheduleConfig
 from experiments.configs.cifar_residual import UNAUGMENTED, ZERO_PADDED
-from experiments.configs.named import SKIPPED, NamedConfig
+from experiments.configs.named import LAST, SKIPPED, NamedConfig
 from resjax.data.augment import Augmentation
 from resjax.models.published import HUANG_2016_DENSE, SRIVASTAVA_2015, XIE_2016
 from resjax.models.published_cifar import CIFAR_NETWORKS
@@ -34,6 +34,7 @@ def _resnext(model: str) -> NamedConfig:
     deviations = (
         "the authors' code drops where epoch / 300 passes 0.49 and 0.74, after 147 and 222; the paper says 150, 225",
         SKIPPED,
+        LAST,
     )
     return NamedConfig(config, f"{XIE_2016}, section 5.3", CIFAR_NETWORKS[model], deviations=deviations)
 
@@ -73,6 +74,8 @@ def _densenet(model: str, dataset: str, epochs: int, augmented: bool) -> NamedCo
         deviations.append(
             "the 6,000 validation images are drawn at random from train and extra; the paper says of the train split"
         )
+    else:
+        deviations.append(LAST)
     source = f"{HUANG_2016_DENSE}, section 4.2"
     return NamedConfig(config, source, dataclasses.replace(facts, results=results), deviations=tuple(deviations))
 

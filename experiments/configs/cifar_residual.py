@@ -3,12 +3,16 @@
 import dataclasses
 
 from experiments.configs.base import Config, ModelConfig, OptimizerConfig, ScheduleConfig
-from experiments.configs.named import FAN_OUT, SKIPPED, NamedConfig, bn_of_gpu
+from experiments.configs.named import FAN_OUT, LAST, SKIPPED, NamedConfig, bn_of_gpu
 from resjax.data.augment import Augmentation
 from resjax.models.published import HE_2015, HE_2016, HUANG_2016_DENSE, VEIT_2016, Facts, PublishedResult
 from resjax.models.published_cifar import CIFAR_NETWORKS, he_2016
 
 _BN = bn_of_gpu("64")
+_STATISTICS = (
+    "BN's test statistics are moving averages; the authors' released Caffe networks, of ImageNet, have means that were"
+    " taken after training"
+)
 UNAUGMENTED = Augmentation(crop_padding=0, flip=False)
 ZERO_PADDED = Augmentation(crop_padding=4, padding_mode="zero", flip=True)
 
@@ -20,7 +24,9 @@ def he_2015(model: str) -> NamedConfig:
         "64k iterations are 164 epochs of 390 steps (63,960), the drops fall at 31,980 and 47,970",
         "trained on all 50,000 images: the paper does not say whether its final runs used them or 45,000",
         _BN,
+        _STATISTICS,
         FAN_OUT,
+        LAST,
     ]
     schedule = ScheduleConfig(boundaries=(82, 123))
     if depth >= 110:
@@ -81,7 +87,9 @@ def _he_2016(model: str, facts: Facts, source: str = "appendix", more=(), **opti
         "length and drops are those of He et al. 2015, in epochs; the authors' Torch code runs 200 epochs with drops at"
         " 81 and 122, Nesterov and decay of all parameters, and normalises by mean and std per channel",
         _BN,
+        _STATISTICS,
         FAN_OUT,
+        LAST,
         *more,
     )
     return NamedConfig(config, f"{HE_2016}, {source}", facts, deviations=deviations)
@@ -107,6 +115,7 @@ _ORDERS = {
 _PARAMETERS_OF_ORDERS = dict.fromkeys(
     [(164, "original"), (164, "bn_after_addition"), (164, "relu_before_addition")], 1_704_154
 )
+_LAST_ACTIVATION = "the extra activation behind the last addition is ReLU alone, as in the blocks; the paper names none"
 
 
 def _orders() -> dict[str, NamedConfig]:
@@ -116,7 +125,8 @@ def _orders() -> dict[str, NamedConfig]:
         for depth, results in of_depths.items():
             model = f"preresnet_{depth}"
             facts = _as_published(model, results, _PARAMETERS_OF_ORDERS.get((depth, order), 0))
-            configs[f"{model}_{order}"] = _he_2016(model, facts, "section 4.1", order=order)
+            more = (_LAST_ACTIVATION,) if order == "relu_only_pre_activation" else ()
+            configs[f"{model}_{order}"] = _he_2016(model, facts, "section 4.1", more, order=order)
     for order, error in (("original", 9.90), ("full_pre_activation", 8.91)):
         suffix = "" if order == "full_pre_activation" else f"_{order}"
         configs[f"preresnet_110_one_layer{suffix}"] = _he_2016(
@@ -170,6 +180,7 @@ def _batch_64() -> NamedConfig:
     deviations = (
         SKIPPED,
         bn_of_gpu("32"),
+        "no warm-up, as in the authors' code; the paper starts all networks on CIFAR with 400 iterations at 0.01",
     )
     return NamedConfig(
         dataclasses.replace(named.config, epochs=200, batch_size=64),
@@ -207,7 +218,11 @@ def _effective_paths() -> NamedConfig:
 def _vgg() -> NamedConfig:
     """The plain network of the lesion study."""
     named = _he_2016("vgg_15", CIFAR_NETWORKS["vgg_15"])
-    deviations = ("neither recipe nor error are printed; that of the residual networks is taken", *named.deviations)
+    deviations = (
+        "neither recipe nor error are printed; that of the residual networks is taken",
+        "128 channels in every layer are from memory of the paper, which lets any layer be removed",
+        *named.deviations,
+    )
     return dataclasses.replace(named, source=f"{VEIT_2016}, section 4.1", deviations=deviations)
 
 

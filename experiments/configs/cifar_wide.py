@@ -3,7 +3,7 @@
 import dataclasses
 
 from experiments.configs.base import Config, ModelConfig, OptimizerConfig, ScheduleConfig
-from experiments.configs.named import NamedConfig
+from experiments.configs.named import LAST, NamedConfig
 from resjax.data.augment import Augmentation
 from resjax.models.published import ZAGORUYKO_2016, Facts, PublishedResult
 from resjax.models.published_cifar import CIFAR_NETWORKS, MEDIAN, ZCA_MEDIAN, wide
@@ -33,7 +33,7 @@ def _wide(model: str, facts: Facts, **options) -> NamedConfig:
         ),
         schedule=ScheduleConfig(boundaries=(59, 119, 159), factor=0.2),
     )
-    deviations = (_WHITENED,) if whitened else ()
+    deviations = (_WHITENED, LAST) if whitened else (LAST,)
     return NamedConfig(config, f"{ZAGORUYKO_2016}, section 3", facts, deviations=deviations)
 
 
@@ -105,7 +105,7 @@ def _svhn(model: str, dropout: bool) -> NamedConfig:
         # At the start of epochs 80 and 120, counted from 1.
         schedule=ScheduleConfig(boundaries=(79, 119), factor=0.1),
     )
-    deviations = ("the last epoch is reported; the paper says nothing of selection",)
+    deviations = (LAST,)
     facts = dataclasses.replace(facts, results=results)
     return NamedConfig(config, f"{ZAGORUYKO_2016}, section 3", facts, deviations=deviations)
 

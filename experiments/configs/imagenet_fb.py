@@ -18,7 +18,12 @@ def published_of(model: str, source: str, statistic: str = "") -> PublishedResul
     return next((r for r in results if source in r.source and statistic in r.statistic), None)
 
 
-def fb_torch(model: str, source: str, paper: str, *, deviations=(), statistic="", **changes) -> NamedImagenet:
+_COLOURS = "each change of brightness, contrast or saturation is cut off at 0 and 255; there none is"
+
+
+def fb_torch(
+    model: str, source: str, paper: str, *, deviations=(), statistic="", colours=_COLOURS, **changes
+) -> NamedImagenet:
     """The recipe of fb.resnet.torch, which most papers' code started from: 90 epochs, lr 0.1 in batches of 256."""
     config = ImagenetConfig(
         model=ImagenetModelConfig(model),
@@ -31,7 +36,7 @@ def fb_torch(model: str, source: str, paper: str, *, deviations=(), statistic=""
     deviations = (
         "the shape of a crop is log-uniform in 3/4 .. 4/3, as torchvision's; there the shape is uniform",
         "test images are resized bilinearly with antialiasing, there bicubically without",
-        "each change of brightness, contrast or saturation is cut off at 0 and 255; there none is",
+        colours,
         SKIPPED,
         bn_of_gpu("32 or 64"),
         *deviations,

@@ -51,9 +51,9 @@ class ImagenetConfig(RunConfig):
     """Seed of that split."""
     eval_batch_size: int = run_only(256)
     """Images in an evaluation step, over all devices."""
-    eval_mode: Literal["centre", "ten_crops", "multi_scale"] = run_only("centre")
+    eval_mode: Literal["centre", "ten_crops", "multi_scale"] = "centre"
     """One crop; corners and centre and their mirror images; squares over the whole image at several scales."""
-    eval_scales: tuple[int, ...] = run_only((224, 256, 384, 480, 640))
+    eval_scales: tuple[int, ...] = (224, 256, 384, 480, 640)
     """Evaluation at several scales: shorter sides in pixels."""
     data_dir: str | None = run_only(None)
     """Folder of class folders, or a TFDS data directory; default: TFDS's own."""

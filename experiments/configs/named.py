@@ -7,6 +7,7 @@ from resjax.models import Facts, PublishedResult
 
 # What several recipes say of how they deviate.
 SKIPPED = "the incomplete batch of each epoch is skipped"
+LAST = "the last epoch is reported; the paper says nothing of selection"
 FAN_OUT = "convolutions start with variances of fan-out, as in fb.resnet.torch; the papers only name He et al. 2015"
 
 

@@ -6,7 +6,7 @@ python -m experiments.segmentation --config resnet_38_a1_voc --data_dir VOC2012 
 import dataclasses
 from typing import Any
 
-from experiments.configs.base import ModelConfig, OptimizerConfig, RunConfig, ScheduleConfig, run_only
+from experiments.configs.base import ModelConfig, OptimizerConfig, RunConfig, ScheduleConfig
 from experiments.configs.named import Comparison, NamedRun
 from resjax.data.augment_masks import MaskAugmentation
 from resjax.models.published import WU_2016
@@ -50,11 +50,11 @@ class SegmentationConfig(RunConfig):
     head_factor: float = 1.0
     """Factor of the head's learning rate."""
     augmentation: MaskAugmentation = MaskAugmentation()
-    eval_scales: tuple[float, ...] = run_only((1.0,))
+    eval_scales: tuple[float, ...] = (1.0,)
     """Scales at which test images are seen; their predictions are averaged."""
-    eval_flip: bool = run_only(False)
+    eval_flip: bool = False
     """Average in the prediction of the mirrored image."""
-    eval_window: int = run_only(0)
+    eval_window: int = 0
     """Side in pixels of the windows in which larger test images are worked through; 0 takes whole images."""
 
 
