@@ -72,18 +72,21 @@ def spread(values: Sequence[float]) -> float | None:
 
 
 def merged(kept: Sequence[dict[str, Any]], new: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The runs that were kept before and new ones; a new one replaces that of the same config, seed and hardware."""
-    runs = {_identity(run): run for run in (*kept, *new)}
+    """The runs that were kept before and new ones; of the same config, seed and hardware the one finished last."""
+    runs = {_identity(run): run for run in sorted((*kept, *new), key=_finished)}
     return sorted(runs.values(), key=lambda run: (run["command"], run["hardware"]))
 
 
 def rows(runs: Sequence[dict[str, Any]]) -> list[Row]:
     """Every recipe of every command, each with its runs, and behind it runs with something changed."""
-    groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    by_seed: dict[tuple[str, str, str], dict[int, dict[str, Any]]] = {}
     for run in runs:
         without_seed = {key: value for key, value in whole_config(run).items() if key != "seed"}
         key = (program_of(run), run["name"], json.dumps([without_seed, run["train_images"]], sort_keys=True))
-        groups.setdefault(key, []).append(run)
+        group = by_seed.setdefault(key, {})
+        # Of a seed that ran on several machines the run that ended last counts.
+        group[run["seed"]] = max(group.get(run["seed"], run), run, key=_finished)
+    groups = {key: list(group.values()) for key, group in by_seed.items()}
     found = []
     for program, configs in PROGRAMS.items():
         for name, named in configs.items():
@@ -128,6 +131,8 @@ def _row(name, group, comparison, changed):
 def differences(named: NamedRun, run: Mapping[str, Any], published: Mapping[str, Any]) -> tuple[str, ...]:
     """In words, how a run is not what its recipe says; () where it is the recipe's own."""
     recipe, fields = named.config.identity(), whole_config(run)
+    if recipe.get("frozen_statistics"):  # starts from a classifier's weights, which lie elsewhere for everyone
+        del recipe["pretrained"]
     told = [
         f"{key} {_text(fields.get(key))} (recipe: {_text(value)})"
         for key, value in recipe.items()
@@ -161,6 +166,11 @@ def _network(fields: Mapping[str, Any]) -> str:
 
 def _text(value: Any) -> str:
     return " ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
+
+
+def _finished(run: Mapping[str, Any]) -> str:
+    """When; earlier versions wrote the day alone, or nothing."""
+    return run["finished"] or ""
 
 
 def _identity(run: Mapping[str, Any]) -> str:

@@ -33,7 +33,9 @@ def read_run(path: pathlib.Path) -> dict[str, Any]:
     try:
         fields = flatten(config["config"])
         summary = _completed(summary, fields)
-        measure = next(m for m in _MEASURES if f"final_{m.key}" in summary)
+        measure = next((m for m in _MEASURES if f"final_{m.key}" in summary), None)
+        if measure is None:
+            raise ValueError("neither a test error nor a mean IoU")
         last, best = (float(summary[f"{which}_{measure.key}"]) for which in ("final", "best"))
         if not (0 <= last <= 100 and 0 <= best <= 100):
             raise ValueError(f"{measure.key} {last}, {best} are no percentages")
@@ -49,8 +51,6 @@ def read_run(path: pathlib.Path) -> dict[str, Any]:
             "config": fields,
         }
         program_of(run)
-    except StopIteration:
-        raise InputError(f"{path / 'summary.json'}: holds neither a test error nor a mean IoU") from None
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise InputError(f"{path}: config.json and summary.json are not those of a run ({reason})") from None
@@ -62,7 +62,9 @@ def _completed(summary: dict[str, Any], fields: Mapping[str, Any]) -> dict[str, 
     if "command" in summary:
         return summary
     known = {program: next(iter(configs.values())).config.identity().keys() for program, configs in PROGRAMS.items()}
-    program = next(program for program, names in known.items() if fields.keys() <= names)
+    program = next((program for program, names in known.items() if fields.keys() <= names), None)
+    if program is None:
+        raise ValueError("fields that no command has")
     return {
         "command": command(program, summary["name"], summary["changed_from_named_config"]),
         "hours": (summary["train_seconds"] + summary["test_seconds"]) / 3600,
@@ -100,9 +102,12 @@ def read_ledger(file: pathlib.Path) -> list[dict[str, Any]]:
     if not file.exists():
         return []
     runs = _read_json(file).get("runs")
-    wanted = {*_KEPT, "measure", "reported", "last", "best", "config", "train_images", "commit"}
-    if not isinstance(runs, list) or not all(isinstance(run, dict) and wanted <= run.keys() for run in runs):
-        raise InputError(f"{file}: not a ledger of this command; restore it, or remove it to start a new one")
+    wanted = {*_KEPT, "measure", "reported", "last", "best", "best_epoch", "config", "train_images", "commit"}
+    try:
+        if not isinstance(runs, list) or not all(wanted <= run.keys() and program_of(run) for run in runs):
+            raise ValueError
+    except (ValueError, AttributeError):
+        raise InputError(f"{file}: not a ledger of this command; restore it, or remove it to start a new one") from None
     return runs
 
 

@@ -112,7 +112,7 @@ def _indented(row):
 def _detail_lines(row: Row) -> list[str]:
     lines = [f"not the recipe: {'; '.join(row.changed)}"] if row.changed else []
     for run in row.runs:
-        when = f", {run['finished']}" if run["finished"] else ""
+        when = f", {run['finished'][:10]}" if run["finished"] else ""
         lines.append(
             f"`{command_of(run)}`: last {run['last']:.2f}, best {run['best']:.2f} (epoch {run['best_epoch']} of"
             f" {run['epochs']}); {run['hours']:.2f} h on {run['hardware']}{when}; commit {str(run['commit'])[:12]}"

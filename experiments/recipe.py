@@ -116,8 +116,9 @@ def open_workdir(
     name: str, config: RunConfig, changed: dict[str, Any], console: Console, seeds: Sequence[int] | None = None
 ) -> Workdir:
     """The workdir of a run, or of those of several `seeds`, checked against `--resume`; nothing in it is lost."""
-    named = changed | ({"seeds": len(seeds)} if seeds else {})
-    workdir = Workdir(config.workdir or default_workdir(name, named.items()), writes=jax.process_index() == 0)
+    # Whatever their number, so that more seeds join those that are finished.
+    name += "-seeds" if seeds else ""
+    workdir = Workdir(config.workdir or default_workdir(name, changed.items()), writes=jax.process_index() == 0)
     runs = {config.seed: workdir} if seeds is None else {seed: workdir.of_seed(seed) for seed in seeds}
     if config.scaling_report:  # reads and writes nothing there
         return workdir

@@ -49,7 +49,7 @@ def summarize(
         "images_per_second": records[-1]["step"] * config.batch_size / max(seconds, 1e-9),
         "devices": describe_devices(),
         "hardware": hardware(),
-        "finished": datetime.date.today().isoformat(),
+        "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "versions": versions(),
         "git_commit": git_commit(),
         "workdir": str(workdir.path),

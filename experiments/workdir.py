@@ -151,7 +151,13 @@ class Workdir:
             raise InputError(f"{self._summary} cannot be read: {error}; remove it to write it anew") from None
 
     def write_summary(self, summary: dict[str, Any]) -> None:
-        """Writes summary.json."""
+        """Writes summary.json; one of the same epochs, to their last second, stays: nothing was trained since."""
+        try:
+            there = json.loads(self._summary.read_text())
+            if all(there.get(key) == summary[key] for key in ("steps", "train_seconds", "test_seconds")):
+                return
+        except (OSError, ValueError, AttributeError):
+            pass  # none there, or a damaged one
         self._replace(self._summary, json.dumps(summary, indent=2) + "\n")
 
     def _replace(self, path: pathlib.Path, text: str) -> None:

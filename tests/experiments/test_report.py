@@ -10,11 +10,11 @@ import shutil
 import numpy as np
 import pytest
 
-from experiments import cifar, report
+from experiments import cifar, imagenet, report, segmentation
 from experiments.command_line import changed_fields, command, parse
 from experiments.configs.cifar import CONFIGS
-from experiments.ledger import rows
-from experiments.ledger_runs import PROGRAMS, command_of, read_ledger, whole_config
+from experiments.ledger import differences, rows
+from experiments.ledger_runs import PROGRAMS, changes_of, command_of, read_ledger, whole_config
 from tests.conftest import ROOT
 from tests.experiments.command import outcome
 from tests.experiments.finished_run import write_run
@@ -169,6 +169,48 @@ def test_the_ledger_remembers_runs_whose_folders_are_gone(capsys, tmp_path):
     assert _find(table, "resnet_20")[0]["ours"]["reported"]["mean"] == pytest.approx(8.7)
 
 
+def _finish(path, when, **more):
+    """Changes what a run says of when, and where, it ended."""
+    file = path / "summary.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"finished": when} | more))
+
+
+def test_the_run_that_ended_last_counts_whatever_its_folder(capsys, tmp_path):
+    """`--resume never` renames the earlier one to X.1, which is read behind X; and one seed is one run, anywhere."""
+    for folder, error, when in (("x", 8.0, "2026-11-22T12:00:00+00:00"), ("x.1", 9.0, "2026-11-22")):
+        _finish(write_run(tmp_path / "runs" / folder, "resnet_20", (error,)), when)
+    for _ in range(2):
+        table, _ = _report(capsys, tmp_path / "ledger", tmp_path / "runs")
+        assert _find(table, "resnet_20")[0]["ours"]["reported"]["mean"] == 8.0
+    _finish(write_run(tmp_path / "gpu", "resnet_20", (7.0,)), "2026-11-23T12:00:00+00:00", hardware="1 x H100")
+    ours = _find(_report(capsys, tmp_path / "ledger", tmp_path / "gpu")[0], "resnet_20")[0]["ours"]
+    assert (ours["runs"], ours["seeds"], ours["reported"]["mean"], ours["hardware"]) == (1, [0], 7.0, ["1 x H100"])
+    assert len(read_ledger(tmp_path / "ledger" / "ledger.json")) == 2
+
+
+def _run_of(module, name, **changes):
+    """What the ledger keeps of a run that had `changes`, as far as it tells recipes apart."""
+    config = dataclasses.replace(module.CONFIGS[name].config, **changes)
+    kept = {"name": name, "command": f"{module.PROGRAM} --config {name}", "dataset": config.dataset}
+    return kept | {"config": json.loads(json.dumps(config.identity())), "train_images": 1_281_167}
+
+
+def test_another_evaluation_is_not_the_recipe():
+    named, run = imagenet.CONFIGS["resnet_50_he2015"], _run_of(imagenet, "resnet_50_he2015", eval_mode="centre")
+    assert differences(named, run, named.to_compare()) == ("eval_mode centre (recipe: ten_crops)",)
+    assert changes_of(run) == {"eval_mode": "centre"}
+    assert differences(named, _run_of(imagenet, "resnet_50_he2015"), named.to_compare()) == ()
+
+
+def test_where_the_weights_lie_that_a_recipe_starts_from_is_not_a_change():
+    named = segmentation.CONFIGS["resnet_38_a1_voc"]
+    run = _run_of(segmentation, "resnet_38_a1_voc", pretrained="weights/a1")
+    assert differences(named, run, named.to_compare()) == ()
+    assert changes_of(run) == {"pretrained": "weights/a1"}  # the command says it
+    changed = _run_of(segmentation, "resnet_38_a1_voc", pretrained="weights/a1", eval_scales=(0.75, 1.0))
+    assert differences(named, changed, named.to_compare()) == ("eval_scales 0.75 1.0 (recipe: 1.0)",)
+
+
 def test_the_readme_gets_the_table_between_its_two_lines(capsys, tmp_path):
     readme = tmp_path / "README.md"
     readme.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
@@ -184,10 +226,15 @@ def test_the_readme_gets_the_table_between_its_two_lines(capsys, tmp_path):
     assert code == 2 and "has no lines" in err and readme.read_text() == "no lines"
 
 
-def test_a_damaged_ledger_is_named_and_left_alone(capsys, tmp_path):
-    (tmp_path / "ledger.json").write_text('{"runs": [{}]}')
+@pytest.mark.parametrize("damage", [{}, 3, {"command": "rm -r"}, {"best_epoch": None}])
+def test_a_damaged_ledger_is_named_and_left_alone(capsys, tmp_path, damage):
+    (run, *_) = read_ledger(ROOT / "experiments" / "ledger" / "ledger.json")
+    if damage and damage != 3:
+        damage = {key: value for key, value in (run | damage).items() if value is not None}
+    text = json.dumps({"runs": [damage]})
+    (tmp_path / "ledger.json").write_text(text)
     code, _, err = _main(capsys, "--output", tmp_path)
-    assert code == 2 and "not a ledger" in err and (tmp_path / "ledger.json").read_text() == '{"runs": [{}]}'
+    assert code == 2 and "not a ledger" in err and (tmp_path / "ledger.json").read_text() == text
 
 
 def test_the_page_needs_no_other_file_and_shows_text_as_text(capsys, tmp_path):
@@ -212,7 +259,7 @@ def test_the_committed_ledger_and_the_readme_are_what_the_command_writes(capsys,
     committed = ROOT / "experiments" / "ledger"
     shutil.copytree(committed, tmp_path / "experiments" / "ledger")
     shutil.copy(ROOT / "README.md", tmp_path)
-    assert read_ledger(committed / "ledger.json") is not None
+    assert read_ledger(committed / "ledger.json")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path)
         assert _main(capsys, "--readme", "README.md")[0] == 0

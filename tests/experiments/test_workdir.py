@@ -3,8 +3,10 @@
 import dataclasses
 
 import pytest
+from rich.console import Console
 
 from experiments.configs.cifar import CONFIGS
+from experiments.recipe import open_workdir
 from experiments.workdir import Workdir, default_workdir
 from resjax import InputError
 
@@ -60,3 +62,22 @@ def test_a_workdir_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="file/run cannot be made"):
         Workdir(tmp_path / "file" / "run").start({})
+
+
+def test_a_summary_stays_while_nothing_is_trained(tmp_path):
+    """A finished run's command, repeated, must not say that today's commit trained it."""
+    workdir, summary = _started(tmp_path), {"steps": 20, "train_seconds": 3.5, "test_seconds": 0.5}
+    workdir.write_summary(summary | {"git_commit": "first"})
+    workdir.write_summary(summary | {"git_commit": "second"})
+    assert workdir.read_summary()["git_commit"] == "first"
+    workdir.write_summary(summary | {"train_seconds": 4.0, "git_commit": "second"})
+    assert workdir.read_summary()["git_commit"] == "second"
+    (tmp_path / "summary.json").write_text("[")
+    workdir.write_summary(summary)
+    assert workdir.read_summary() == summary
+
+
+def test_more_seeds_join_those_that_are_there(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folders = {open_workdir("resnet_20", CONFIG, {}, Console(), range(n)).path for n in (2, 5)}
+    assert len(folders) == 1 and folders != {open_workdir("resnet_20", CONFIG, {}, Console()).path}
