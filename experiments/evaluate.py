@@ -91,6 +91,7 @@ def run(options: Options, console: Console) -> dict[str, Any]:
         constants = (options.mean, options.std)
         subject = load_weights(options.model, options.of, options.dataset, 0, options.data_dir, *constants)
     console.print(f"{subject.name}, {len(subject.labels):,} test images, on {hardware()}", highlight=False)
+    constants = None if options.save is None else _constants(subject)
     result = error_of(subject, options.batch_size)
     _print_error("test error", result, console)
     if options.tta:
@@ -98,9 +99,12 @@ def run(options: Options, console: Console) -> dict[str, Any]:
         _print_error("with test-time augmentation", averaged, console)
         result |= {f"tta_{key.removeprefix('test_')}": value for key, value in averaged.items() if key != "test_images"}
     if options.save is not None:
-        about = facts | result | _constants(subject)
-        save_pretrained(options.save, subject.model, subject.variables, about)
-        write(options.save / "README.md", card(options.save.name, about))
+        about = facts | result | constants
+        try:
+            save_pretrained(options.save, subject.model, subject.variables, about)
+            write(options.save / "README.md", card(options.save.name, about))
+        except OSError as error:
+            raise InputError(f"--save {options.save}: cannot be written: {error}") from None
         console.print(f"saved: {options.save}", highlight=False)
     return result
 
@@ -149,7 +153,7 @@ def _facts_to_save(options: Options, is_run: bool) -> dict[str, Any]:
 def _constants(subject: Subject) -> dict[str, Any]:
     """The numbers that its input is normalised by, exactly."""
     if not isinstance(subject.normalize, Normalization):
-        raise InputError("--save: this network's images are whitened, which no mean and std can say")
+        raise InputError("--save: this network's input is not (image - mean) / std, all that saved weights can say")
     constants = {name: _float32s(getattr(subject.normalize, name)) for name in ("mean", "std")}
     return constants | {"class_names": list(dataset_info(subject.dataset).class_names)}
 

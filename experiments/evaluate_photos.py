@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import jax
+import numpy as np
 import tyro
 from rich.console import Console
 
@@ -15,8 +16,9 @@ from experiments.configs.imagenet_fields import ImagenetConfig, ImagenetModelCon
 from experiments.feeds import StreamedImages
 from experiments.imagenet import NORMALIZE, check_options, eval_views, report_found
 from experiments.measure import TOP_ERROR
+from experiments.subject import normalization_of
 from experiments.workdir import Workdir
-from resjax import create_model, from_pretrained, load_torch_weights, train
+from resjax import create_model, from_pretrained, load_torch_weights, pretrained_info, train
 from resjax.data.images import default_workers, open_images
 from resjax.errors import InputError
 from resjax.models import restack
@@ -67,12 +69,15 @@ def evaluate(arguments: Sequence[str], console: Console) -> dict[str, Any]:
     prepare_backend((config.eval_batch_size,), config.compilation_cache)
     dataset = open_images(config.dataset, config.data_dir, config.validation_share, config.split_seed)
     report_found(dataset, config, console)
-    model, variables, what = make(dataset.num_classes)
+    model, variables, normalize, what = make(dataset.num_classes)
+    pixels, size = np.shape(normalize.mean)[:-1], config.eval_size
+    if pixels and pixels != (size, size):
+        raise InputError(f"{what} subtracts a mean of {pixels} pixels; crops have {size}: give it that --size")
     mesh = train.data_mesh()
     train.check_batch_size(config.eval_batch_size, mesh)
     whole = train.replicated(mesh)
     variables = jax.device_put(variables, whole)
-    eval_step = train.make_crops_eval_step(model, NORMALIZE, flip=config.eval_mode != "centre")
+    eval_step = train.make_crops_eval_step(model, normalize, flip=config.eval_mode != "centre")
     evaluate_batch = train.make_evaluate_batch(eval_step, mesh)
     workers = default_workers() if config.workers is None else config.workers
     data = StreamedImages(dataset.test, eval_views(config), workers, skip_broken=config.broken_images == "skip")
@@ -102,12 +107,15 @@ def evaluate(arguments: Sequence[str], console: Console) -> dict[str, Any]:
     )
     if options.workdir is not None:
         file = Workdir(options.workdir).path / f"evaluation_{config.eval_mode}.json"
-        file.write_text(json.dumps(result, indent=1) + "\n")
+        try:
+            file.write_text(json.dumps(result, indent=1) + "\n")
+        except OSError as error:
+            raise InputError(f"{file}: cannot be written: {error}") from None
     return result
 
 
 def _subject(options: Evaluation):
-    """The config to evaluate with, and num_classes -> (model, variables, what it is)."""
+    """The config to evaluate with, and num_classes -> (model, variables, normalization, what it is)."""
     if (options.workdir is None) == (options.weights is None):
         raise InputError("give --workdir, a run of experiments.imagenet, or --weights: one of them")
     if options.workdir is None:
@@ -128,7 +136,7 @@ def _subject(options: Evaluation):
             except train.CheckpointError as error:
                 raise InputError(f"--workdir {options.workdir}: {error}") from None
             variables, step = read
-            return model, restack(variables, model.stacked_stages), f"{config.model.name}, step {step}"
+            return model, restack(variables, model.stacked_stages), NORMALIZE, f"{config.model.name}, step {step}"
 
     changes |= {"data_dir": options.data_dir or changes.get("data_dir"), "workers": options.workers}
     changes |= {"eval_mode": options.mode, "eval_scales": options.scales, "eval_batch_size": options.batch_size}
@@ -138,11 +146,12 @@ def _subject(options: Evaluation):
 
 
 def _from_weights(options: Evaluation, num_classes: int):
-    path = pathlib.Path(options.weights).expanduser()
+    path, normalize = pathlib.Path(options.weights).expanduser(), NORMALIZE
     if path.is_dir():
         if options.model is not None:
             raise InputError(f"--model {options.model}: {path} says itself what network it holds; leave --model out")
         model, variables = from_pretrained(path)
+        normalize = normalization_of(options.weights, pretrained_info(path), NORMALIZE)
     elif options.model is None:
         raise InputError(f"--weights {path}: say with --model which network they are of")
     else:
@@ -150,7 +159,7 @@ def _from_weights(options: Evaluation, num_classes: int):
         variables = load_torch_weights(model, path)
     if model.num_classes != num_classes:
         raise InputError(f"--weights {path}: a network of {model.num_classes} classes; the images have {num_classes}")
-    return model, variables, path.name
+    return model, variables, normalize, path.name
 
 
 def _read_run(path: str) -> tuple[ImagenetConfig, dict[str, Any]]:

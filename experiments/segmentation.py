@@ -25,7 +25,7 @@ from experiments.recipe import build_optimizer, check_values, open_workdir
 from experiments.scaling import print_scaling_report
 from experiments.summary import summarize
 from experiments.task import Task
-from resjax import create_model, from_pretrained, load_torch_weights, train
+from resjax import create_model, from_pretrained, load_torch_weights, pretrained_info, train
 from resjax.data import MaskDataset, load_masks, mask_dataset_info
 from resjax.data.augment_masks import augment_with_masks
 from resjax.errors import InputError
@@ -87,7 +87,7 @@ def run(name: str, named: NamedSegmentation, config: SegmentationConfig, console
     console.print(f"workdir {workdir.path}, devices {describe_devices()}", highlight=False)
     is_published = named.published is not None and not any(key.startswith(("model.", "dataset")) for key in changed)
     label = f"published {named.published:.2f} % ({named.statistic})" if is_published else ""
-    variables = start_variables(config, model, image_shape)
+    variables = start_variables(config, model, image_shape, console)
     hard = "train (augmented), hard pixels alone"
     task = Task(
         model=model,
@@ -194,13 +194,18 @@ def normalize(images: jax.Array, sizes: jax.Array) -> jax.Array:
     return jnp.where(rows[:, :, None, None] & columns[:, None, :, None], normal, 0)
 
 
-def start_variables(config: SegmentationConfig, model, image_shape: tuple[int, int, int]) -> Any:
+def start_variables(config: SegmentationConfig, model, image_shape: tuple[int, int, int], console: Console) -> Any:
     """What training starts from: None, or new variables with the trunk of `--pretrained`."""
     if config.pretrained is None:
         return None
     path = pathlib.Path(config.pretrained).expanduser()
     if path.is_dir():
         _, classifier = from_pretrained(path)
+        about = pretrained_info(path)
+        if not all(np.array_equal(about.get(key, ours), ours) for key, ours in (("mean", _MEAN), ("std", _STD))):
+            console.print(
+                f"{path} takes images normalised otherwise; here they are by ImageNet's mean and std", highlight=False
+            )
     else:
         classifier = load_torch_weights(create_model(config.model.name), path)
     variables = jax.jit(model.init)(jax.random.key(config.seed), np.zeros((1, *image_shape), np.float32))

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import json
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -16,7 +16,7 @@ from experiments.configs.base import Config
 from experiments.image_splits import input_channels, load_splits, with_channels
 from experiments.workdir import Workdir
 from resjax import create_model, from_pretrained, load_torch_weights, pretrained_info
-from resjax.data import Dataset, dataset_info, load_dataset
+from resjax.data import Dataset, DatasetInfo, dataset_info, load_dataset
 from resjax.data.augment import Normalization
 from resjax.errors import InputError
 from resjax.interop.torch_files import TORCH_SUFFIXES
@@ -117,16 +117,25 @@ def load_weights(
         if name is None:
             raise InputError(f"--mean, --std: {weights} says itself what its images are normalised by; leave them out")
         about = {"mean": mean, "std": std}
-    try:
-        normalize = Normalization(
-            *(jnp.asarray(about.get(key, getattr(info, key)), jnp.float32) for key in ("mean", "std"))
-        )
-    except (TypeError, ValueError):
-        raise InputError(f"{weights}: mean and std are no arrays of numbers; save or download it again") from None
+    normalize = normalization_of(weights, about, info)
     label = f"{name or type(model).__name__} from {pathlib.Path(weights).name} on {info.name}"
     channels = input_channels(info.name, name or about.get("model"))
     test = _first(with_channels(load_dataset(info.name, "test", data_dir), channels), images)
     return Subject(label, model, variables, test, normalize, info.name)
+
+
+def normalization_of(weights: str, about: Mapping[str, Any], default: DatasetInfo | Normalization) -> Normalization:
+    """By `mean` and `std` of what weights say `about` themselves, or else of `default`.
+
+    Raises:
+      InputError: where they say what is no array of numbers.
+    """
+    try:
+        return Normalization(
+            *(jnp.asarray(about.get(key, getattr(default, key)), jnp.float32) for key in ("mean", "std"))
+        )
+    except (TypeError, ValueError):
+        raise InputError(f"{weights}: mean and std are no arrays of numbers; save or download it again") from None
 
 
 def read_config(path: str) -> Config:

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import itertools
+import json
 import re
 
 import jax
@@ -15,8 +16,8 @@ from safetensors.numpy import save_file
 import resjax
 from experiments import evaluate
 from experiments.configs.cifar import CONFIGS
-from experiments.ledger_runs import command_of, read_ledger
-from experiments.model_card import card
+from experiments.ledger_runs import command_of, read_ledger, read_run
+from experiments.model_card import card, facts_of_run
 from resjax.data import dataset_info, load_dataset
 from resjax.interop import shipped
 from tests.conftest import ROOT
@@ -167,11 +168,13 @@ def test_weights_that_come_with_the_library_are_found_by_name(capsys, tmp_path, 
         (["FILE"], "say with --model which network"),
         (["nowhere", "--save", "new"], "nowhere is no run of experiments.cifar"),
         (["RUN", "--save", "FILE"], "a file is there"),
+        (["RUN", "--save", "INSIDE"], "--save .*weights.pth/x: cannot be written"),
     ],
 )
 def test_a_mistake_is_named_in_one_line(capsys, tmp_path, run, arguments, message):
     (tmp_path / "weights.pth").write_bytes(b"")
     places = {"RUN": run, "FILE": tmp_path / "weights.pth", "nowhere": tmp_path / "nowhere", "new": tmp_path / "new"}
+    places["INSIDE"] = tmp_path / "weights.pth" / "x"
     code, _, err = _main(capsys, *(places.get(argument, argument) for argument in arguments))
     assert code == 2 and err.count("\n") == 1 and re.search(message, err), err
     assert not (tmp_path / "new").exists()
@@ -190,6 +193,8 @@ def test_every_shipped_network_loads_and_its_card_is_up_to_date():
         about = resjax.pretrained_info(name)
         assert sum(leaf.size for leaf in jax.tree.leaves(variables["params"])) == about["parameters"]
         assert (shipped.SHIPPED / name / "README.md").read_text() == card(name, about)
+        recipe = CONFIGS[about["command"].split()[4]]
+        assert (about["source"], about["deviations"]) == (recipe.source, list(recipe.deviations))
         logits = jax.eval_shape(model.apply, variables, jnp.zeros((1, 32, 32, 3)))
         assert logits.shape == (1, len(about["class_names"]))
         assert np.shape(about["mean"])[-1] == np.shape(about["std"])[-1] == 3
@@ -201,6 +206,26 @@ def test_the_ledger_has_the_run_of_every_shipped_network():
     for name in resjax.list_pretrained():
         about = resjax.pretrained_info(name)
         assert (about["command"], about["commit"]) in known
+
+
+def test_what_saved_weights_cannot_say_is_refused_before_it_is_evaluated(capsys, tmp_path, draw_variables):
+    run = _run(tmp_path / "run", draw_variables, normalization="gcn")
+    code, out, err = _main(capsys, run, "--save", tmp_path / "new")
+    assert code == 2 and "not (image - mean) / std" in err and "test error" not in out
+
+
+def test_a_card_says_on_what_its_epoch_was_chosen(tmp_path):
+    path = write_run(tmp_path / "run", "resnet_110_stochastic_depth", train_images=45_000)
+    summary = json.loads((path / "summary.json").read_text())
+    config = CONFIGS["resnet_110_stochastic_depth"].config
+    about = facts_of_run(config, read_run(path), summary, "best")
+    assert about["chosen"] == "the epoch that was best on the validation images"
+
+
+def test_the_example_of_a_card_has_the_images_of_its_data_set():
+    about = resjax.pretrained_info("resnet_20-cifar10")
+    assert "RGB images 0 .. 255, [N, 32, 32, 3]" in card("x", about)
+    assert "gray images 0 .. 255, [N, 28, 28, 1]" in card("x", about | {"dataset": "mnist", "model": "highway_10_32"})
 
 
 @pytest.mark.slow

@@ -5,16 +5,19 @@ import functools
 import json
 import signal
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
 from experiments import imagenet
 from experiments.configs.imagenet import CONFIGS
 from experiments.configs.imagenet_fields import ImagenetConfig, ImagenetModelConfig
+from experiments.evaluate_photos import evaluate
 from experiments.feeds import StreamedImages
 from experiments.workdir import IMAGENET_KEYS
-from resjax import create_model, train
+from resjax import InputError, create_model, save_pretrained, train
 from resjax.models import model_info, multiply_adds, parameter_count
 from tests.data.photographs import write_folder
 from tests.experiments.command import outcome
@@ -148,6 +151,27 @@ def test_recipes_are_those_of_their_sources(name, error, epochs, batch_size, rat
     assert (config.optimizer.learning_rate, config.optimizer.momentum_form) == (rate, form)
     assert config.schedule.boundaries == drops and (config.schedule.kind == "cosine") == (not drops)
     assert (config.augmentation.colour_jitter > 0) == (form == "torch" and "torchvision" not in CONFIGS[name].source)
+
+
+def test_weights_are_given_images_as_they_were_trained(folder, tmp_path):
+    """Those of a network with half the deviation and a first kernel half as large are the same; others' are not."""
+    model = create_model("resnet_8", num_classes=2)
+    variables = jax.device_get(jax.jit(model.init)(jax.random.key(0), np.zeros((1, 16, 16, 3), np.float32)))
+    halved = jax.tree.map(np.copy, variables)
+    halved["params"]["stem"]["conv"]["kernel"] /= 2
+
+    def loss(of, **about):
+        save_pretrained(tmp_path / "weights", model, of, {key: np.asarray(about[key]).tolist() for key in about})
+        flags = f"--dataset folder --data_dir {folder} --weights {tmp_path / 'weights'} --workers 0 --batch_size 16"
+        return evaluate([*flags.split(), "--size", "16", "--resize", "18"], Console(quiet=True))["test_loss"]
+
+    mean, std = np.float32([10, 20, 30]), np.float32([40, 50, 60])
+    own = loss(variables, mean=mean, std=std)
+    np.testing.assert_allclose(loss(halved, mean=mean, std=std / 2), own, rtol=1e-5)
+    np.testing.assert_allclose(loss(variables, mean=mean + np.zeros((16, 16, 3)), std=std), own, rtol=1e-5)
+    assert loss(variables) == loss(variables, mean=imagenet.NORMALIZE.mean, std=imagenet.NORMALIZE.std) != own
+    with pytest.raises(InputError, match=r"a mean of \(32, 32\) pixels; crops have 16"):
+        loss(variables, mean=np.zeros((32, 32, 3)), std=std)
 
 
 @functools.cache

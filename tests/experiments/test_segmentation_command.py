@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
 from experiments import overlays, segmentation
 from experiments.configs.segmentation import CONFIGS
@@ -195,12 +196,13 @@ def test_pretrained_weights_are_where_training_starts(tmp_path, capsys):
     """With a learning rate of nothing, the trunk of the checkpoint is the classifier's."""
     classifier = create_model("resnet_8")
     weights = jax.jit(classifier.init)(jax.random.key(7), np.zeros((1, 32, 32, 3), np.float32))
-    save_pretrained(tmp_path / "weights", classifier, weights)
+    save_pretrained(tmp_path / "weights", classifier, weights, {"mean": [125.0, 123.0, 114.0]})
     config = segmentation.SegmentationConfig(
         segmentation.CONFIGS["quickstart"].config.model, pretrained=str(tmp_path / "weights")
     )
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, name="resnet_8"))
     model = segmentation.build(config, 6)
-    started = segmentation.start_variables(config, model, (32, 32, 3))
+    started = segmentation.start_variables(config, model, (32, 32, 3), Console())
+    assert "normalised otherwise" in capsys.readouterr().out.replace("\n", " ")
     trunk = {key: value for key, value in weights["params"].items() if key != "head"}
     jax.tree.map(np.testing.assert_array_equal, started["params"]["trunk"], trunk)
