@@ -1,4 +1,4 @@
-"""Why residual networks work, shown on a network: `python -m experiments.analyse lesion --run WORKDIR`."""
+"""Runs the studies on a trained network: `python -m experiments.analyse lesion RUN`."""
 
 import pathlib
 import sys
@@ -10,22 +10,30 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from experiments.analysis_page import Section, page
-from experiments.backend import prepare_backend
-from experiments.environment import describe_devices, git_commit
-from experiments.exit_codes import exit_code
-from experiments.figures import render, to_json, write
-from experiments.studies import STUDIES, Bench, Options
-from experiments.subject import Subject, load_run, load_weights
+from experiments.evaluation.trained import TrainedModel, load_run, load_weights
+from experiments.runtime.arguments import subject_first
+from experiments.runtime.backend import prepare_backend
+from experiments.runtime.console import plain_console
+from experiments.runtime.exit_codes import exit_code, leave
+from experiments.runtime.files import to_json, write
+from experiments.runtime.machine import describe_devices, git_commit
+from experiments.runtime.numbers import check_numbers
+from experiments.studies import STUDIES, Measurements, Options
+from experiments.studies.figures import render
+from experiments.studies.page import Section, page
+from experiments.training.workdir import is_run
+from resjax import list_pretrained
 from resjax.errors import InputError, did_you_mean
 
 PROGRAM = "python -m experiments.analyse"
 ALL = "all"
+# These read what was recorded in training, of several runs.
+COMPARING = ("degradation", "stochastic_depth")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code: 0, 2 (bad input), 128 + signal (stopped)."""
-    console = Console(soft_wrap=True)
+    console = plain_console()
 
     def command():
         name, options = parse(sys.argv[1:] if arguments is None else arguments)
@@ -35,21 +43,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parse(arguments: Sequence[str]) -> tuple[str, Options]:
-    """The study, or "all", and the options.
+    """Parses the name of the study, or "all", and the options. A network without a study is for all of them.
 
     Raises:
       InputError: for a missing or unknown study.
-      SystemExit: as `experiments.command_line.parse`.
+      SystemExit: see `experiments.launch.command_line.parse`.
     """
-    name, rest = (arguments[0], arguments[1:]) if arguments and not arguments[0].startswith("-") else (None, arguments)
+    arguments = list(arguments)
     names = [*STUDIES, ALL]
-    if any(argument in ("-h", "--help") for argument in rest):
+    name = arguments.pop(0) if arguments and not arguments[0].startswith("-") else None
+    if any(argument in ("-h", "--help") for argument in arguments):
         _print_studies()
     elif name is None:
         raise InputError(f"the name of a study comes first: {', '.join(names)} (see --help)")
     if name is not None and name not in names:
-        raise InputError(f"unknown study {name!r}{did_you_mean(name, names)} (all: {', '.join(names)})")
-    options = tyro.cli(Options, prog=f"{PROGRAM} {name or 'NAME'}", args=list(rest), use_underscores=True)
+        if not (pathlib.Path(name).exists() or name in list_pretrained()):
+            raise InputError(f"unknown study {name!r}{did_you_mean(name, names)} (all: {', '.join(names)})")
+        name, arguments = ALL, [name, *arguments]
+    arguments = subject_first(f"{PROGRAM} {name or 'STUDY'}", arguments, ("--run", "--weights", "--workdir"))
+    options = tyro.cli(Options, prog=f"{PROGRAM} {name or 'STUDY'}", args=arguments, use_underscores=True)
     return name or ALL, options
 
 
@@ -57,21 +69,21 @@ def run(name: str, options: Options, console: Console) -> None:
     """Measures, draws and writes one study, or all of them and the page.
 
     Raises:
-      InputError: for a value that cannot be used, and what one study lacks; of all, those that lack something are named
-        on the page.
+      InputError: for a value that cannot be used, or if a study lacks an input. Of "all" studies, the page lists those
+        that lack one.
     """
-    check_values(options)
+    check_values(name, options)
     prepare_backend((options.batch_size, options.path_images), options.compilation_cache)
     for field in ("batch_size", "path_images"):
         if getattr(options, field) % jax.device_count():
             raise InputError(f"--{field}: expected a multiple of {jax.device_count()}, the number of devices")
-    output = _output(options)
-    subject, plain = _load(options)
-    if subject is not None and len(subject.images) < options.path_images:
-        raise InputError(f"--path_images: expected at most --images, {len(subject.images)}, got {options.path_images}")
-    bench = Bench(options, subject, plain)
-    if subject is not None:
-        console.print(f"{subject.name}, {len(subject.images):,} test images, on {describe_devices()}", highlight=False)
+    output = _output(name, options)
+    network, plain = _load(name, options)
+    if network is not None and len(network.images) < options.path_images:
+        raise InputError(f"--path_images: expected at most --images, {len(network.images)}, got {options.path_images}")
+    measurements = Measurements(options, network, plain)
+    if network is not None:
+        console.print(f"{network.name}, {len(network.images):,} test images, on {describe_devices()}", highlight=False)
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -79,7 +91,7 @@ def run(name: str, options: Options, console: Console) -> None:
     sections = []
     for each in STUDIES if name == ALL else (name,):
         try:
-            sections.append(_study(each, bench, output, console))
+            sections.append(_study(each, measurements, output, console))
         except InputError as error:
             if name != ALL:
                 raise
@@ -87,7 +99,7 @@ def run(name: str, options: Options, console: Console) -> None:
             sections.append(Section(STUDIES[each], missing=str(error)))
     if name == ALL:
         facts = {
-            "network": subject.name if subject is not None else "none",
+            "network": network.name if network is not None else "none",
             "beside it": plain.name if plain is not None else "no plain network (--plain)",
             "devices": describe_devices(),
             "commit": git_commit() or "unknown",
@@ -96,8 +108,8 @@ def run(name: str, options: Options, console: Console) -> None:
         console.print(f"report: {output / 'analysis.html'}", highlight=False)
 
 
-def check_values(options: Options) -> None:
-    """Raises InputError for numbers and combinations that mean nothing."""
+def check_values(name: str, options: Options) -> None:
+    """Raises InputError for impossible numbers and combinations."""
     for field in ("draws", "path_images", "path_draws", "networks", "points", "batch_size"):
         if getattr(options, field) < 1:
             raise InputError(f"--{field}: expected a positive integer, got {getattr(options, field)}")
@@ -108,60 +120,91 @@ def check_values(options: Options) -> None:
         raise InputError(f"--points: expected at least 32, got {options.points}")
     if options.networks < 2:
         raise InputError(f"--networks: expected at least 2 for a covariance, got {options.networks}")
+    check_numbers(vars(options), "mean", "std")
     given = [f"--{field}" for field in ("model", "dataset", "mean", "std") if getattr(options, field) is not None]
-    if options.run is not None and (given or options.weights is not None):
-        raise InputError("--run and --weights, --model, --dataset, --mean, --std: choose one")
-    if given and options.weights is None:
-        raise InputError(f"{', '.join(given)}: give the --weights, too")
+    if given and not options.of:
+        raise InputError(f"{', '.join(given)}: name the file of weights, too: {PROGRAM} {name} FILE ..")
+    if given and _is_run(options.of[0]):
+        raise InputError(f"{', '.join(given)}: {options.of[0]} is a run, which has its own")
+    if len(options.of) > 1 and name not in (*COMPARING, ALL):
+        raise InputError(f"{name}: takes one network, got {len(options.of)} ({', '.join(options.of)})")
 
 
-def _output(options: Options) -> pathlib.Path:
+def _is_run(path: str) -> bool:
+    """Whether the subject is a run. A folder that holds nothing to read is taken for one, and refused as such."""
+    folder = pathlib.Path(path).expanduser()
+    return is_run(folder) or (folder.is_dir() and not (folder / "config.json").exists())
+
+
+def _output(name: str, options: Options) -> pathlib.Path:
     if options.output is not None:
         return pathlib.Path(options.output).absolute()
-    if options.run is not None:
-        return pathlib.Path(options.run).absolute() / "analysis"
+    several = name in COMPARING and len(options.of) > 1
+    if options.of and not several and _is_run(options.of[0]):
+        return pathlib.Path(options.of[0]).expanduser().absolute() / "analysis"
     return pathlib.Path("analysis").absolute()
 
 
-def _load(options: Options) -> tuple[Subject | None, Subject | None]:
-    subject = plain = None
+def _load(name: str, options: Options) -> tuple[TrainedModel | None, TrainedModel | None]:
+    network = plain = None
     sizes = (options.images, options.data_dir)
-    if options.run is not None:
-        subject = load_run(options.run, options.checkpoint, *sizes)
-    elif options.weights is not None:
-        constants = (options.mean, options.std)
-        subject = load_weights(options.model, options.weights, options.dataset, *sizes, *constants)
+    if options.of and name not in COMPARING:
+        subject = options.of[0]
+        if _is_run(subject):
+            network = load_run(subject, options.checkpoint, *sizes)
+        else:
+            more = (options.mean, options.std, options.weights_key)
+            network = load_weights(options.model, subject, options.dataset, *sizes, *more)
     if options.plain is not None:
         plain = load_run(options.plain, options.checkpoint, *sizes)
         if plain.model.num_blocks:
-            raise InputError(f"--plain {options.plain}: {plain.name} has residual blocks; it belongs in --run")
-    return subject, plain
+            raise InputError(
+                f"--plain {options.plain}: {plain.name} has residual blocks; name it first, without --plain"
+            )
+        if plain.model.has_skips:
+            raise InputError(
+                f"--plain {options.plain}: {plain.name} has skips; give a network without (vgg_15, plain_20)"
+            )
+    return network, plain
 
 
-def _study(name: str, bench: Bench, output: pathlib.Path, console: Console) -> Section:
+def _study(name: str, measurements: Measurements, output: pathlib.Path, console: Console) -> Section:
     study, start = STUDIES[name], time.monotonic()
-    result = to_json(study.measure(bench))
+    result = to_json(study.measure(measurements))
     seconds = time.monotonic() - start
-    png, shows = render(study, result), tuple(study.shows(result))
+    png, shows = render(study, result, _about(name, measurements)), tuple(study.shows(result))
     about = {"study": name, "source": study.source, "published": study.published, "shows": list(shows)}
     write(output / f"{name}.json", {**about, "measure_seconds": round(seconds, 1), "result": result})
     write(output / f"{name}.png", png)
-    console.print(f"\n[bold]{name}[/bold] ({seconds:.0f} s): {output / name}.png", highlight=False)
+    console.print(f"\n{name} ({seconds:.0f} s): {output / name}.png", style="bold")
     for sentence in shows:
         console.print(f"  {sentence}", highlight=False, markup=False)
     return Section(study, png, shows)
 
 
+def _about(name: str, measurements: Measurements) -> str:
+    """What a figure shows: networks, data, number of images."""
+    if name in COMPARING:
+        return ""  # the figure names its runs
+    networks = [network for network in (measurements.network, measurements.plain) if network is not None]
+    if name == "shattered":
+        return f"{measurements.options.networks} random networks of each depth, at initialisation"
+    images = measurements.options.path_images if name in ("paths", "effective_depth") else len(networks[0].images)
+    return f"{'; plain: '.join(network.name for network in networks)}; {images:,} test images"
+
+
 def _print_studies() -> None:
-    table = Table(title=f"{PROGRAM} NAME [--field value ...]\n", title_justify="left", box=None, pad_edge=False)
+    table = Table(
+        title=f"{PROGRAM} STUDY [RUN|NAME|FILE] [--field value ...]\n", title_justify="left", box=None, pad_edge=False
+    )
     table.add_column("study", no_wrap=True)
     table.add_column("what it draws")
     table.add_column("source")
     for name, study in STUDIES.items():
         table.add_row(name, study.title, study.source)
     table.add_row(ALL, "each of these, and analysis.html with all of them", "")
-    Console(width=None if sys.stdout.isatty() else 140).print(table)
+    plain_console(None if sys.stdout.isatty() else 140, soft_wrap=False).print(table)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

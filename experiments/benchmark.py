@@ -1,12 +1,11 @@
-"""Measures resjax beside PyTorch on this machine: `python -m experiments.benchmark --models resnet_20:128 wrn_16_4:64`.
+"""Compares resjax and PyTorch on this machine: `python -m experiments.benchmark --models resnet_20:128 wrn_16_4:64`.
 
-The same network, batch, precision and optimizer on both sides, each in a process of its own, one running while the
-others wait, in turns. Reported is the median over the rounds of the ratio within a round, which noise moves least.
+Both sides train the same network with the same batch, precision and optimizer. Each has its own process, and they run
+alternately. The result is the median over the rounds of the ratio within a round, which noise changes least.
 """
 
 import dataclasses
 import datetime
-import json
 import math
 import multiprocessing
 import pathlib
@@ -18,9 +17,15 @@ from typing import Any, Literal
 import tyro
 from rich.console import Console
 
-from experiments.benchmark_input import InputOptions, input_table, measure_input
-from experiments.benchmark_workers import MeasurementError, Worker, create_network, machine
+from experiments.benchmarks import compiled
+from experiments.benchmarks.loader import InputOptions, input_table, measure_input
+from experiments.benchmarks.workers import MeasurementError, Worker, create_network, machine
 from experiments.configs.base import Remat, Scan, form_options
+from experiments.runtime import files
+from experiments.runtime.console import plain_console
+from experiments.runtime.exit_codes import exit_code, leave
+from experiments.runtime.numbers import check_numbers
+from experiments.runtime.targets import compiler_versions
 from resjax.errors import InputError
 from resjax.models import model_info, multiply_adds
 
@@ -40,59 +45,65 @@ _TURN_SECONDS = 2.0
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What to measure."""
+    """Options of the benchmark."""
 
     models: tuple[str, ...] = MODELS
-    """NAME:BATCH, names as `resjax.create_model` takes them, on images of their paper's size; NAME@8:BATCH, the network
+    """NAME:BATCH, with names of `resjax.create_model`, on images of the paper's size. NAME@8:BATCH is the network
     dilated to output stride 8."""
     rounds: int = 5
-    """Turns of each side."""
+    """Number of rounds; both sides run once in each."""
     steps: int = 3
-    """Least number of training steps in a turn, which is as many more as take resjax two seconds."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Computation dtype; on PyTorch's side, bfloat16 is autocast."""
+    """Minimum number of training steps in a round; it is raised until they take resjax two seconds."""
+    dtype: Literal["float32", "bfloat16"] | None = None
+    """Computation dtype; default: float32, with --compiled bfloat16. PyTorch runs bfloat16 by autocast."""
     scan: Scan = "auto"
-    """Residual networks of resjax: blocks of one shape as one compiled loop; auto: in deep stages."""
+    """Residual networks of resjax: compile blocks of one shape as one loop; auto: in deep stages."""
     remat: Remat = "none"
-    """Residual networks of resjax: what blocks keep for the gradient: all, their convolutions' outputs, their input."""
+    """Residual networks of resjax: what blocks keep for the backward pass. none: everything; convs: the outputs of
+    their convolutions; full: their input."""
     torch: tuple[Literal["eager", "compile"], ...] = ("eager", "compile")
-    """PyTorch's ways of running; the best of them counts. Without a value: resjax alone."""
+    """Modes of PyTorch; the fastest one counts. Without a value, only resjax is measured."""
     input: bool = False
-    """Measure the input pipeline instead: loader alone, and training the first of the networks with it."""
+    """Measure the input pipeline instead: the loader by itself, and training the first network with it."""
+    compiled: bool = False
+    """Measure nothing: compile the training steps for other machines, beside plain Flax's, and print their memory and
+    traffic. --models takes TARGET/NAME:BATCH, e.g. h200/resnet_50:256; with bfloat16 unless --dtype is given."""
     data_dir: str | None = None
-    """With --input: folder of class folders; default: JPEG files drawn for the purpose."""
+    """With --input: folder of class folders; default: generated JPEG files."""
     workers: int | None = None
-    """With --input: processes that decode; default: one for each core but one."""
+    """With --input: number of decoding processes; default: the number of cores minus one."""
     seconds: float = 10.0
-    """With --input: length of each measurement in a turn."""
+    """With --input: seconds of each measurement in a round."""
     output: pathlib.Path = pathlib.Path("benchmarks")
-    """Folder for results.json and results.md; input.json and input.md with --input."""
+    """Folder for results.json and results.md; with --input, for input.json and input.md; with --compiled, for
+    compiled.json and compiled.md, which keep their other rows if the compilers are the same."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code: 0, or 2 for bad input."""
-    console = Console(soft_wrap=True)
+    console = plain_console()
     options = tyro.cli(Options, prog=PROGRAM, description=__doc__, args=arguments, use_underscores=True)
-    try:
-        if options.input:
-            results = run_input(options)
-            write(options.output, "input", results, text := input_table(results))
-            console.print(text, markup=False, highlight=False)
-            return 0
-        results = run(options, console)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    write(options.output, "results", results, table(results))
-    console.print(table(results), markup=False, highlight=False)
-    return 0
+    options = dataclasses.replace(options, dtype=options.dtype or ("bfloat16" if options.compiled else "float32"))
+
+    def command():
+        check_numbers(vars(options))
+        if options.compiled:
+            results, name, text = run_compiled(options), "compiled", compiled.table
+        elif options.input:
+            results, name, text = run_input(options), "input", input_table
+        else:
+            results, name, text = run(options, console), "results", table
+        write(options.output, name, results, text(results))
+        console.print(text(results))
+
+    return exit_code(command, kept="nothing was written")
 
 
 def run(options: Options, console: Console) -> dict[str, Any]:
-    """Measures every network; returns what results.json holds.
+    """Measures every network; returns the contents of results.json.
 
     Raises:
-      InputError: for an unknown network or a number that cannot be.
+      InputError: for an unknown network or an impossible number.
     """
     form = form_options(options.scan, options.remat)
     pairs = [_parse(text, form) for text in options.models]
@@ -107,8 +118,28 @@ def run(options: Options, console: Console) -> dict[str, Any]:
     return {"date": datetime.date.today().isoformat(), "machine": machine, "dtype": options.dtype, "networks": rows}
 
 
+def run_compiled(options: Options) -> dict[str, Any]:
+    """Compiles every network; returns the contents of compiled.json.
+
+    Raises:
+      InputError: for an unknown network or target, or a compiler that is not installed.
+    """
+    texts = compiled.NETWORKS if options.models == MODELS else options.models
+    form, networks = form_options(options.scan, options.remat), []
+    for text in texts:
+        where, slash, network = text.partition("/")
+        if not slash:
+            raise InputError(
+                f"--models {text}: with --compiled expected TARGET/NAME:BATCH, e.g. {compiled.NETWORKS[0]}"
+            )
+        networks.append((where, *_parse(network, form)))
+    rows = compiled.measure(networks, options.dtype, form, lambda text: print(text, file=sys.stderr, flush=True))
+    about = {"date": datetime.date.today().isoformat(), "versions": compiler_versions(), "dtype": options.dtype}
+    return about | {"networks": compiled.with_recorded(rows, about, options.output / "compiled.json")}
+
+
 def run_input(options: Options) -> dict[str, Any]:
-    """Measures the input pipeline; returns what input.json holds.
+    """Measures the input pipeline; returns the contents of input.json.
 
     Raises:
       InputError: for a network that is not ImageNet's, or images that cannot be read.
@@ -126,7 +157,7 @@ def run_input(options: Options) -> dict[str, Any]:
 def measure(
     name: str, batch: int, options: Options, context: Any, console: Console
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """One network on every side, and the machine as its processes describe it."""
+    """Measures one network on every side; returns its row, and the machine as its processes describe it."""
     info = model_info(name.partition("@")[0])
     work = multiply_adds(create_network(name), info.input_size)
     request = {"name": name, "batch": batch, "dtype": options.dtype}
@@ -141,7 +172,7 @@ def measure(
             except MeasurementError as error:
                 console.print(f"{name}, {side}: left out: {error}", markup=False, highlight=False)
                 row[side] = {"left_out": str(error)}
-        # As in training, what a dispatch costs is shared by many steps.
+        # Many steps share the cost of a dispatch, as in training.
         own = row["resjax"].get("seconds_per_step", math.inf)
         steps = max(options.steps, math.ceil(_TURN_SECONDS / own))
         for kind in ("train", "forward"):
@@ -157,7 +188,7 @@ def measure(
             worker.close()
     if "resjax" in sides:
         rate = row["resjax"]["train_images_per_second"]
-        # A training step is three forward passes' worth of multiply-adds, each two operations.
+        # A training step costs three forward passes. A multiply-add is two operations.
         row["share_of_ceiling"] = 6 * work * rate / 1e9 / row["resjax"]["ceiling_gflops"]
     return row, machine
 
@@ -180,8 +211,8 @@ def _rates(seconds: dict[str, list[float]], kind: str, batch: int, row: dict[str
 def write(folder: pathlib.Path, name: str, results: dict[str, Any], text: str) -> None:
     """Writes NAME.json and NAME.md."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.json").write_text(json.dumps(results, indent=1) + "\n")
-    (folder / f"{name}.md").write_text(text + "\n")
+    files.write(folder / f"{name}.json", results)
+    files.write(folder / f"{name}.md", text + "\n")
 
 
 def table(results: dict[str, Any]) -> str:
@@ -223,7 +254,7 @@ def table(results: dict[str, Any]) -> str:
 
 
 def line(row: dict[str, Any]) -> str:
-    """One network's result in a line, while the others are still to come."""
+    """One network's result as a line, printed before the next network is measured."""
     rate = row["resjax"].get("train_images_per_second")
     ours = "left out" if rate is None else f"{rate:.1f} img/s"
     ratio = f", {row['train_ratio']:.2f} of {row['train_rival']}" if "train_ratio" in row else ""
@@ -241,4 +272,4 @@ def _parse(text: str, form: dict[str, Any]) -> tuple[str, int]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -1,112 +1,283 @@
-"""The error of a trained network on its test images: `python -m experiments.evaluate preresnet_20-cifar10`."""
+"""Evaluates a trained network on its test images: `python -m experiments.evaluate preresnet_20-cifar10`."""
 
+import contextlib
 import dataclasses
 import json
 import pathlib
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
 
-import jax
 import numpy as np
 import tyro
 from rich.console import Console
 
-from experiments.backend import prepare_backend
-from experiments.environment import hardware
-from experiments.exit_codes import exit_code
-from experiments.figures import write
-from experiments.ledger_runs import read_run
-from experiments.model_card import card, facts_of_run
-from experiments.subject import Subject, load_run, load_weights, read_config
-from experiments.workdir import Workdir
-from resjax import save_pretrained, train
-from resjax.data import dataset_info
-from resjax.data.augment import Normalization, mirrored_and_shifted
+from experiments.configs.programs import CIFAR, IMAGENET, SavedRun
+from experiments.evaluation.crops import Evaluation, evaluate_photographs
+from experiments.evaluation.errors import mean_iou_of_run
+from experiments.evaluation.outputs import Outputs, Subject, on_images, outputs, subject_of
+from experiments.evaluation.report import Questions, answer, print_scores, write_masks_report
+from experiments.evaluation.robustness import Attack, epsilon_of
+from experiments.evaluation.scores import scores, together
+from experiments.evaluation.trained import TrainedModel, load_run, load_weights
+from experiments.inputs.splits import severities
+from experiments.reports.saved_weights import facts_to_save, save_run, write_weights
+from experiments.runtime.arguments import subject_first
+from experiments.runtime.backend import prepare_backend
+from experiments.runtime.console import plain_console
+from experiments.runtime.exit_codes import exit_code, leave
+from experiments.runtime.files import to_json
+from experiments.runtime.machine import hardware
+from experiments.runtime.numbers import check_numbers
+from experiments.training.pretrained import float32s, input_of
+from experiments.training.workdir import is_run, read_saved_run
+from resjax.data import identity
+from resjax.data.arrays.files import NAME as ARRAYS
+from resjax.data.augment import CORRUPTIONS, mirrored_and_shifted
+from resjax.data.normalization import Normalization
 from resjax.errors import InputError
+from resjax.interop.network_input import Preprocessing
 
 PROGRAM = "python -m experiments.evaluate"
+_BATCH_SIZE = 512
+# Names of ordinary splits; any other split is one corruption at several severities.
+_USUAL = ("train", "validation", "test", "all")
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Evaluates a network on all test images of its data set, each exactly once."""
+    """Evaluates a network on all test images of its dataset, each exactly once, as training does."""
 
-    of: tyro.conf.Positional[str]
-    """A workdir of experiments.cifar; a name of resjax.list_pretrained(); a directory of resjax.save_pretrained; or
-    with --model a file of PyTorch's weights."""
+    of: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|NAME|FILE")]
+    """The workdir of a run of any command; a name of resjax.list_pretrained(); a directory of resjax.save_pretrained;
+    or, with --model, a file of PyTorch weights."""
     model: str | None = None
-    """Name of the network that a file of weights is of."""
+    """For a file of PyTorch weights: name of the network."""
+    weights_key: str | None = None
+    """For a file with several sets of weights, for example raw and averaged: the key to read, e.g. state_dict."""
     dataset: str | None = None
-    """Of weights: what to test on; default: what they say themselves, or cifar10. A run has its own."""
+    """Dataset to test on, e.g. arrays in --data_dir; default: the run's or the weights' dataset, else cifar10."""
+    split: str | None = None
+    """Split to test on; default: test. For arrays without a test split, every split but the training images."""
     mean: tuple[float, float, float] | None = None
-    """Of a file of PyTorch's weights: what is taken off the images, RGB from 0 to 255; default: the mean of the data
-    set. Some repositories train on CIFAR-10 with ImageNet's, 123.675 116.28 103.53."""
+    """For a file of PyTorch weights: mean to subtract from the images, RGB from 0 to 255; default: the dataset's mean.
+    Some repositories train on CIFAR-10 with ImageNet's mean, 123.675 116.28 103.53."""
     std: tuple[float, float, float] | None = None
-    """And what they are divided by, likewise; ImageNet's: 58.395 57.12 57.375."""
+    """For a file of PyTorch weights: standard deviation to divide by, likewise; ImageNet's: 58.395 57.12 57.375."""
     data_dir: str | None = None
-    """Folder of a prepared TFDS directory or of the official archives; default: that of the run, or else TFDS's own."""
+    """Folder of a prepared TFDS directory or of the official archives; default: the run's own, else TFDS's."""
     checkpoint: Literal["latest", "best"] = "latest"
-    """Which of a run's checkpoints."""
+    """Which checkpoint of a run to evaluate."""
     save: pathlib.Path | None = None
-    """Of a finished run: write its weights there, with a model card, for resjax.from_pretrained."""
+    """Folder to save the weights of a finished run in, with a model card, for resjax.from_pretrained."""
     tta: bool = False
-    """Also with test-time augmentation, told apart: the mean of the logits of six views of each image, mirrored and
-    shifted by a pixel."""
-    batch_size: int = 512
-    """Images in a step, over all devices."""
+    """Also evaluate with test-time augmentation, and print it separately: the mean of the logits of six views of each
+    image, mirrored and shifted by a pixel."""
+    report: bool = False
+    """Also write a folder: calibration and temperature scaling, tables and figures of the classes, the 36 surest
+    mistakes, and what else is asked for; RUN/evaluation, or runs/evaluation/NAME for weights."""
+    corruptions: bool = False
+    """Also measure the error under 15 corruptions at 5 severities, computed here after Hendrycks & Dietterich 2019;
+    that is 75 passes. For CIFAR-10-C's own files give --dataset arrays --data_dir CIFAR-10-C."""
+    attack: Attack | None = None
+    """Also measure the error under an attack on the pixels: one step, or 20 projected ones."""
+    epsilon: str | None = None
+    """Largest change of a pixel by --attack, as a fraction of the range of pixels; default: 8/255."""
+    ood: str | None = None
+    """Also measure how well images of other things are told from the test images, by the largest probability and by
+    the energy. A data set's name, a folder of image files, or a file or folder of arrays."""
+    json: bool = False
+    """Print one JSON object and nothing else on standard output."""
+    batch_size: int | None = None
+    """Images in a step, over all devices; default: 512, for photographs 64, for masks the run's own."""
     compilation_cache: str = "auto"
     """Folder of compiled programs; auto: in the user's cache folder; off: none."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code: 0, or 2 for bad input."""
-    console = Console(soft_wrap=True)
+    console = plain_console()
 
     def command():
-        run(tyro.cli(Options, prog=PROGRAM, args=arguments, use_underscores=True), console)
+        words = subject_first(
+            PROGRAM, sys.argv[1:] if arguments is None else arguments, ("--workdir", "--run", "--weights")
+        )
+        options = tyro.cli(Options, prog=PROGRAM, args=words, use_underscores=True)
+        with contextlib.redirect_stdout(sys.stderr) if options.json else contextlib.nullcontext():
+            result = run(options, console)
+        if options.json:
+            print(json.dumps(to_json(result)))
 
     return exit_code(command, kept="nothing was written")
 
 
 def run(options: Options, console: Console) -> dict[str, Any]:
-    """Evaluates, and saves where that is asked for; returns what `error_of` does.
+    """Evaluates, and saves the weights if `--save` is given.
 
-    With `tta` also "tta_errors", "tta_error" and "tta_loss".
+    Returns:
+      The result of `scores`, and with `tta` also "tta_errors", "tta_error" and "tta_loss". For a run on photographs,
+      the result of `evaluate_photographs`. For a segmentation run, the result of `mean_iou_of_run`. Of a classifier
+      also that of `answer`.
 
     Raises:
-      InputError: for a run, weights or data that cannot be read, or do not fit.
+      InputError: if the run, the weights or the data cannot be read or do not fit together.
     """
-    if options.batch_size <= 0:
+    if options.batch_size is not None and options.batch_size <= 0:
         raise InputError(f"--batch_size: expected a positive integer, got {options.batch_size}")
-    is_run = Workdir(options.of).checkpoints.is_dir()
-    if is_run and not all(getattr(options, field) is None for field in ("model", "dataset", "mean", "std")):
-        raise InputError(f"--model, --dataset, --mean, --std: {options.of} is a run, which has its own")
-    if options.save is not None:
-        facts = _facts_to_save(options, is_run)
-    prepare_backend((options.batch_size,), options.compilation_cache)
-    if is_run:
-        subject = load_run(options.of, options.checkpoint, 0, options.data_dir)
+    check_numbers(vars(options), "mean", "std")
+    if options.epsilon is not None and options.attack is None:
+        raise InputError(f"--epsilon {options.epsilon}: is of an attack; give --attack fgsm or pgd, too")
+    path = pathlib.Path(options.of)
+    if not is_run(path):
+        if path.is_dir() and not (path / "config.json").exists():
+            read_saved_run(path)  # raises an error that says what the folder holds
+        return _evaluate_classifier(options, None, console)
+    of_weights = ("model", "weights_key", "mean", "std")
+    given = [f"--{field}" for field in of_weights if getattr(options, field) is not None]
+    if given:
+        raise InputError(f"{', '.join(given)}: {options.of} is a run, which has its own")
+    saved = read_saved_run(path)
+    if saved.program == CIFAR:
+        return _evaluate_classifier(options, saved, console)
+    if flags := [f"--{field}" for field in ("tta", "dataset", "split") if getattr(options, field)]:
+        raise InputError(f"{', '.join(flags)}: only for runs of `{CIFAR}`; {options.of} is a run of `{saved.program}`")
+    facts = None if options.save is None else facts_to_save(options.save, options.of, options.checkpoint)
+    if saved.program == IMAGENET:
+        own = saved.config
+        seen = {"eval_mode": own.eval_mode, "workers": own.workers}
+        others = {} if options.batch_size is None else {"batch_size": options.batch_size}
+        chosen = {"of": options.of, "checkpoint": options.checkpoint, "data_dir": options.data_dir}
+        asked = _questions(options, path)
+        result = evaluate_photographs(Evaluation(**chosen, **seen, **others), console, asked)
+    elif asked := [f"--{field}" for field in ("corruptions", "attack", "ood") if getattr(options, field)]:
+        raise InputError(f"{', '.join(asked)}: only for classifiers; {options.of} is a run of `{saved.program}`")
     else:
-        constants = (options.mean, options.std)
-        subject = load_weights(options.model, options.of, options.dataset, 0, options.data_dir, *constants)
-    console.print(f"{subject.name}, {len(subject.labels):,} test images, on {hardware()}", highlight=False)
-    constants = None if options.save is None else _constants(subject)
-    result = error_of(subject, options.batch_size)
-    _print_error("test error", result, console)
+        result = _evaluate_segmentation(options, saved, console)
+    if facts is not None:
+        save_run(options.save, options.of, options.checkpoint, facts, result, console)
+    return result
+
+
+def _evaluate_segmentation(options: Options, saved: SavedRun, console: Console) -> dict[str, Any]:
+    batch_size = options.batch_size or saved.config.eval_batch_size
+    prepare_backend((batch_size,), options.compilation_cache)
+    result = mean_iou_of_run(options.of, options.checkpoint, options.data_dir, batch_size)
+    console.print(f"{result['name']}, {result['test_images']:,} test images, on {hardware()}", highlight=False)
+    for name, iou in result["class_iou"].items():
+        console.print(f"  {name} {'-' if iou is None else f'{iou:.2f}%'}", highlight=False)
+    console.print(
+        f"mean IoU {result['test_mean_iou']:.2f}%, {100 * result['test_accuracy']:.2f}% of the pixels, test loss"
+        f" {result['test_loss']:.4f}",
+        highlight=False,
+    )
+    if options.report:
+        result = write_masks_report(_report_folder(pathlib.Path(options.of)), result, console)
+    return result
+
+
+def _report_folder(path: pathlib.Path) -> pathlib.Path:
+    if path.is_dir():
+        return path / "evaluation"
+    return pathlib.Path("runs", "evaluation", *(part for part in path.parts[-2:] if part not in ("/", "..")))
+
+
+def _questions(options: Options, path: pathlib.Path) -> Questions:
+    return Questions(
+        _report_folder(path) if options.report else None,
+        options.corruptions,
+        options.attack,
+        epsilon_of(options.epsilon or "8/255"),
+        options.ood,
+        options.data_dir,
+    )
+
+
+def _evaluate_classifier(options: Options, saved: SavedRun | None, console: Console) -> dict[str, Any]:
+    """Evaluates a classifier, from a run or from weights."""
+    batch_size = options.batch_size or _BATCH_SIZE
+    questions = _questions(options, pathlib.Path(options.of))
+    if options.save is not None:
+        if options.dataset is not None or options.split is not None:
+            raise InputError(
+                "--save: weights are saved with the error on their own test images; leave out --dataset, --split"
+            )
+        facts = _facts_to_save(options, saved)
+    prepare_backend((batch_size,), options.compilation_cache)
+    if saved is not None:
+        network = load_run(options.of, options.checkpoint, 0, options.data_dir, options.dataset, options.split)
+    else:
+        more = (options.mean, options.std, options.weights_key, options.split)
+        network = load_weights(options.model, options.of, options.dataset, 0, options.data_dir, *more)
+    further = ("tta", "report", "corruptions", "attack", "ood")
+    if network.further and (flags := [f"--{field}" for field in further if getattr(options, field)]):
+        raise InputError(f"{', '.join(flags)}: needs a single split; give --split one of {', '.join(network.further)}")
+    number = len(network.labels) * max(len(network.further), 1)
+    console.print(f"{network.name}, {number:,} test images, on {hardware()}", highlight=False)
+    constants = None if options.save is None else _constants(network)
+    subject = subject_of(network, batch_size)
+    if network.further:
+        result = _errors(network, subject, batch_size, console)
+    else:
+        found = outputs(subject, questions.keep)
+        result = _error(network, found, console)
     if options.tta:
-        averaged = error_of(subject, options.batch_size, mirrored_and_shifted)
+        averaged = scores(*outputs(subject_of(network, batch_size, mirrored_and_shifted))[:2], whole=False)
         _print_error("with test-time augmentation", averaged, console)
         result |= {f"tta_{key.removeprefix('test_')}": value for key, value in averaged.items() if key != "test_images"}
     if options.save is not None:
-        about = facts | result | constants
-        try:
-            save_pretrained(options.save, subject.model, subject.variables, about)
-            write(options.save / "README.md", card(options.save.name, about))
-        except OSError as error:
-            raise InputError(f"--save {options.save}: cannot be written: {error}") from None
-        console.print(f"saved: {options.save}", highlight=False)
+        write_weights(options.save, network.model, network.variables, facts | result | constants, console)
+    if not network.further:
+        result = answer(questions, subject, found, result, batch_size, console)
     return result
+
+
+def _error(network: TrainedModel, found: Outputs, console: Console) -> dict[str, Any]:
+    """Prints and returns the error on all test images; for corrupted images also that of each severity."""
+    result = scores(found.logits, found.labels)
+    _print_error("test error", result, console)
+    print_scores(result, console)
+    parts = [] if network.split in _USUAL else severities(network.test)
+    if len(parts) > 1:
+        starts = np.cumsum([len(part.labels) for part in parts])[:-1]
+        each = (np.split(array, starts) for array in found[:2])
+        result["severity_errors"] = [scores(*one, whole=False)["test_error"] for one in zip(*each, strict=True)]
+        _print_severities(result["severity_errors"], console)
+    return result
+
+
+def _errors(network: TrainedModel, subject: Subject, batch_size: int, console: Console) -> dict[str, Any]:
+    """Evaluates on several splits and prints the error of each; for corrupted images also that of each severity.
+
+    The result has "split_errors", in percent. With severities, it has "severity_errors": the mean over the splits, in
+    percent. With all of `CORRUPTIONS`, as CIFAR-10-C has them and four more, "benchmark_error": the mean over them.
+    """
+    results, by_severity = {}, {}
+    for name, load in network.further.items():
+        test = load()
+        parts = [test] if name in _USUAL else severities(test)
+        each = [scores(*outputs(on_images(subject, part, batch_size))[:2], whole=False) for part in parts]
+        results[name] = together(each)
+        _print_error(f"{name}: test error", results[name], console)
+        if len(each) > 1:
+            by_severity[name] = [one["test_error"] for one in each]
+            _print_severities(by_severity[name], console)
+    result = together(list(results.values()))
+    _print_error(f"all {len(results)} together: test error", result, console)
+    result["split_errors"] = {name: one["test_error"] for name, one in results.items()}
+    if by_severity:
+        result["severity_errors"] = np.mean(list(by_severity.values()), 0).tolist()
+        if len(by_severity) > 1:
+            _print_severities(result["severity_errors"], console)
+    if by_severity.keys() >= set(CORRUPTIONS):
+        result["benchmark_error"] = float(np.mean([result["split_errors"][name] for name in CORRUPTIONS]))
+        said = f"the {len(CORRUPTIONS)} corruptions of the benchmark: mean error {result['benchmark_error']:.2f}%"
+        console.print(said, highlight=False)
+    return result
+
+
+def _print_severities(errors: list[float], console: Console) -> None:
+    listed = ", ".join(f"{error:.2f}%" for error in errors)
+    console.print(f"  severity 1 to {len(errors)}: {listed}", highlight=False)
 
 
 def _print_error(what: str, result: dict[str, Any], console: Console) -> None:
@@ -117,51 +288,31 @@ def _print_error(what: str, result: dict[str, Any], console: Console) -> None:
     )
 
 
-def error_of(subject: Subject, batch_size: int, views: Callable | None = None) -> dict[str, Any]:
-    """Evaluates as the training did: the same compiled step, normalisation in it, the last batch padded and masked.
-
-    Returns {"errors", "test_images", "test_error", "test_loss"}. `views` is that of `resjax.train.make_eval_step`.
-    """
-    mesh = train.data_mesh()
-    train.check_batch_size(batch_size, mesh)
-    evaluate = train.make_run_evaluation(
-        train.make_eval_step(subject.model, subject.normalize, views), batch_size, mesh
-    )
-    data = train.put_resident(subject.test, mesh, batch_size)
-    images = len(subject.labels)
-    variables, zero = (train.put_whole(tree, mesh) for tree in (subject.variables, train.Totals.zero()))
-    totals = jax.device_get(evaluate(variables, zero, data, images, 0, -(-images // batch_size)))
-    errors = int(totals.images - totals.correct)
-    return {
-        "errors": errors,
-        "test_images": int(totals.images),
-        "test_error": 100 * errors / int(totals.images),
-        "test_loss": totals.mean_loss(),
-    }
+def _facts_to_save(options: Options, saved: SavedRun | None) -> dict[str, Any]:
+    if saved is None:
+        raise InputError(f"--save: {options.of} is no run; only those are saved with a card")
+    return facts_to_save(options.save, options.of, options.checkpoint)
 
 
-def _facts_to_save(options: Options, is_run: bool) -> dict[str, Any]:
-    if not is_run:
-        raise InputError(f"--save: {options.of} is no run of experiments.cifar; only those are saved with a card")
-    if options.save.exists() and not options.save.is_dir():
-        raise InputError(f"--save {options.save}: a file is there; give a directory")
-    config, run = read_config(options.of), read_run(pathlib.Path(options.of))
-    summary = json.loads((pathlib.Path(options.of) / "summary.json").read_text())
-    return facts_of_run(config, run, summary, options.checkpoint)
-
-
-def _constants(subject: Subject) -> dict[str, Any]:
-    """The numbers that its input is normalised by, exactly."""
-    if not isinstance(subject.normalize, Normalization):
+def _constants(network: TrainedModel) -> dict[str, Any]:
+    """The exact constants of the input normalisation, and other facts that the weights carry."""
+    if not isinstance(network.normalize, (Normalization, Preprocessing)):
         raise InputError("--save: this network's input is not (image - mean) / std, all that saved weights can say")
-    constants = {name: _float32s(getattr(subject.normalize, name)) for name in ("mean", "std")}
-    return constants | {"class_names": list(dataset_info(subject.dataset).class_names)}
-
-
-def _float32s(array: Any) -> list:
-    """Nested lists of the shortest numbers that float32 reads back as those of the array."""
-    return np.asarray(array, np.float32).astype(str).astype(float).tolist()
+    constants = {name: float32s(getattr(network.normalize, name)) for name in ("mean", "std")}
+    # What networks for small images were trained on is not resized; photographs are, as torchvision resizes by default.
+    size = {"size": list(network.test.images.shape[1:3]), "crop": 1.0, "interpolation": "bicubic"}
+    if isinstance(network.normalize, Preprocessing) and network.normalize.size:
+        size = input_of(network.normalize)
+    about = constants | size | {"class_names": list(network.info.class_names)}
+    if network.dataset == ARRAYS:
+        about["data"] = {
+            "description": network.info.description,
+            "image_shape": list(network.test.images.shape[1:]),
+            # Tells the file again, of which a part was trained on.
+            "test": identity(network.info, {"test": network.test})["splits"]["test"],
+        }
+    return about
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

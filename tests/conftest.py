@@ -1,14 +1,31 @@
 """Eight CPU devices for every test, so that one device and eight can be compared in one process."""
 
 import functools
+import gc
 import os
 import pathlib
 
 import jax
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, Phase, settings
+from jax._src import compiler
 
 jax.config.update("jax_num_cpu_devices", 8)
+
+# Tracing makes many objects that live long. Python's own 700 lets a sixth of its time go to looking for garbage.
+gc.set_threshold(100_000)
+
+# The same few examples in every run. Each compiles a program: to look for a smaller one that fails would take minutes.
+settings.register_profile(
+    "few",
+    max_examples=10,
+    deadline=None,
+    derandomize=True,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("few")
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -18,6 +35,8 @@ def pytest_xdist_make_scheduler(config, log):
     """A file's tests run in one process: what its fixtures train and its functions compile is made once."""
     from xdist.scheduler import LoadFileScheduling
 
+    # By the number of tests, the longest files, which have few, would start last, and the other workers wait for them.
+    config.option.loadscopereorder = False
     return LoadFileScheduling(config, log)
 
 
@@ -33,23 +52,44 @@ def compile_once(tmp_path_factory):
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
     jax.config.update("jax_compilation_cache_dir", str(shared / "compiled"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+# Options of XLA for programs that run once or twice. Workers use all cores already.
+LIGHT = {
+    "xla_backend_optimization_level": 0,
+    "xla_llvm_disable_expensive_passes": True,
+    "xla_cpu_parallel_codegen_split_count": 1,
+}
+# On a CPU the fusion emitters, which are built on MLIR, take two thirds of the time of compiling a training step. XLA
+# can do without them up to here; jaxlib 0.12 ends a process whose XLA_FLAGS say so.
+if jax.__version_info__ < (0, 11):
+    LIGHT["xla_cpu_use_fusion_emitters"] = False
+# A step takes four times as long to compile, and is eight times as fast.
+MANY_STEPS = LIGHT | {"xla_backend_optimization_level": 1, "xla_llvm_disable_expensive_passes": False}
 
 
 @pytest.fixture(scope="module", autouse=True)
 def compiled_lightly(request):
-    """XLA without most of its optimisations, in half the time, also in processes that a test starts.
+    """XLA without most of its optimisations, in an eighth of the time, also in processes that a test starts.
 
-    Modules marked `fully_compiled` compile as users do.
+    Modules marked `fully_compiled` compile as users do, and those marked `many_steps` for programs that run often.
     """
     if request.node.get_closest_marker("fully_compiled"):
         yield
         return
-    jax.config.update("jax_disable_most_optimizations", True)
+    light = MANY_STEPS if request.node.get_closest_marker("many_steps") else LIGHT
+    options_of = compiler.get_compile_options
+
+    def light_options(*arguments, env_options_overrides=None, **options):
+        return options_of(*arguments, env_options_overrides=light | (env_options_overrides or {}), **options)
+
+    flags = " ".join(f"--{name}={str(value).lower()}" for name, value in light.items())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
+        # XLA reads XLA_FLAGS once in a process; JAX takes options of a single program only.
+        patch.setattr(compiler, "get_compile_options", light_options)
+        patch.setenv("XLA_FLAGS", f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip())
         yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="session")
@@ -99,12 +139,14 @@ def draw_variables():
 
 
 def pytest_sessionfinish(session, exitstatus):
-    """Under RESJAX_SKIPS_ALLOWED=FOLDER, a test skipped elsewhere fails the run."""
+    """Under RESJAX_SKIPS_ALLOWED=FOLDER:FOLDER, a test skipped elsewhere fails the run."""
     allowed = os.environ.get("RESJAX_SKIPS_ALLOWED")
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if allowed and reporter:
         skipped = [
-            report.nodeid for report in reporter.stats.get("skipped", []) if not report.nodeid.startswith(allowed)
+            report.nodeid
+            for report in reporter.stats.get("skipped", [])
+            if not report.nodeid.startswith(tuple(allowed.split(":")))
         ]
         if skipped:
             reporter.write_line(

@@ -1,4 +1,4 @@
-"""Named runs as typed, frozen values, with the papers' numbers beside them."""
+"""Named runs as typed, frozen values, with the numbers that their papers published."""
 
 from experiments.configs.base import Config, ModelConfig, OptimizerConfig, RunConfig, ScheduleConfig
 from experiments.configs.named import Comparison, NamedConfig, NamedRun

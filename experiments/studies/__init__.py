@@ -11,7 +11,7 @@ from experiments.studies import (
     shattered,
     stochastic_depth,
 )
-from experiments.studies.study import Bench, Options, Study
+from experiments.studies.study import Measurements, Options, Study
 
 STUDIES: dict[str, Study] = {
     "lesion": lesion.STUDY,
@@ -25,4 +25,4 @@ STUDIES: dict[str, Study] = {
     "shattered": shattered.STUDY,
 }
 
-__all__ = ["STUDIES", "Bench", "Options", "Study"]
+__all__ = ["STUDIES", "Measurements", "Options", "Study"]

@@ -1,37 +1,39 @@
 """Training and test error against depth, from the workdirs of finished runs."""
 
-import re
+import numpy as np
 
-from experiments.studies.study import Bench, Study
-from experiments.subject import read_config, read_records
+from experiments.configs.named import network_text
+from experiments.configs.programs import CIFAR, IMAGENET
+from experiments.evaluation.trained import image_shape, read_records
+from experiments.studies.study import Measurements, Study
+from experiments.training.workdir import read_saved_run
 from resjax.errors import InputError
+from resjax.models import weighted_layers
 
 
-def measure(bench: Bench):
-    runs = bench.options.runs
+def measure(measurements: Measurements):
+    runs = measurements.options.compared
     if len(runs) < 2:
-        raise InputError("give --runs with the workdirs of plain and residual networks of several depths")
+        raise InputError("name the workdirs of plain and residual networks of several depths: RUN RUN ..")
     rows = []
     for run in runs:
-        config = read_config(run)
-        if "stochastic_depth" in config.model.overrides():
+        config = read_saved_run(run, CIFAR, IMAGENET).config
+        model = config.create_model(10)  # depth and skips do not depend on the number of classes
+        if model.stochastic_depth is not None:
             continue
         last = read_records(run)[-1]
-        numbers = re.findall(r"\d+", config.model.name)
-        if not numbers:
-            raise InputError(f"--runs {run}: the name of {config.model.name} has no depth")
         rows.append(
             {
-                "model": config.model.name,
-                "kind": "plain" if config.model.name.startswith(("plain", "vgg")) else "residual",
-                "depth": int(numbers[0]),
+                "model": network_text(config.identity()),
+                "kind": "residual" if model.has_skips else "plain",
+                "depth": weighted_layers(model, image_shape(config)),
                 "epochs": last["epoch"],
                 "train_error": 100 * (1 - last["train_accuracy"]),
                 "test_error": last["test_error"],
             }
         )
     if len(rows) < 2:
-        raise InputError("--runs: fewer than two of them trained all of their blocks")
+        raise InputError("fewer than two of these runs trained all of their blocks")
     return {"runs": sorted(rows, key=lambda row: (row["kind"], row["depth"]))}
 
 
@@ -39,10 +41,18 @@ def draw(figure, result):
     plain, residual = figure.subplots(1, 2, sharey=True)
     for axes, kind in ((plain, "plain"), (residual, "residual")):
         rows = [row for row in result["runs"] if row["kind"] == kind]
-        depth = [row["depth"] for row in rows]
-        axes.plot(depth, [row["test_error"] for row in rows], "o-", color="C3", label="test")
-        axes.plot(depth, [row["train_error"] for row in rows], "o--", color="C0", label="training (as augmented)")
-        axes.set(xlabel="layers", title=f"{kind} networks", xticks=depth)
+        if not rows:
+            axes.text(0.5, 0.5, f"no {kind} network among the runs", transform=axes.transAxes, ha="center")
+        depths = sorted({row["depth"] for row in rows})
+        of_depth = [[row for row in rows if row["depth"] == depth] for depth in depths]
+        for key, label, marks in (("test_error", "test", "C1o-"), ("train_error", "training (as augmented)", "C0s--")):
+            # Several runs of one depth are points beside each other, with a line through their means.
+            for depth, same in zip(depths, of_depth, strict=True):
+                beside = depth + 0.4 * (np.arange(len(same)) - (len(same) - 1) / 2)
+                axes.plot(beside, [row[key] for row in same], marks[2], color=marks[:2], ms=4)
+            axes.plot(depths, [np.mean([row[key] for row in same]) for same in of_depth], marks[3:], color=marks[:2])
+            axes.plot([], [], marks[2:], color=marks[:2], label=label)
+        axes.set(xlabel="layers", title=f"{kind} networks", xticks=depths)
         axes.legend()
     plain.set_ylabel("error (%)")
 
@@ -69,8 +79,8 @@ def shows(result):
 STUDY = Study(
     "Degradation: error against depth",
     "He et al. 2015, arXiv 1512.03385, section 4.2, figure 6",
-    "Plain networks of 20, 32, 44 and 56 layers have training and test errors that rise with depth; those of residual"
-    " networks fall: 8.75, 7.51, 7.17, 6.97 % test error.",
+    "Training and test errors of plain networks with 20, 32, 44 and 56 layers rise with depth. Those of residual"
+    " networks fall: 8.75, 7.51, 7.17 and 6.97 % test error.",
     measure,
     draw,
     shows,

@@ -1,23 +1,24 @@
-"""How far the gradient of each block has come: the sub-networks that contribute to it."""
+"""The effective depth of each block's gradient: which sub-networks contribute to it."""
 
 import numpy as np
 
-from experiments.studies.study import Bench, Study
+from experiments.runtime.figures import whole_numbers
+from experiments.studies.study import Measurements, Study
 from resjax import analysis
 
 
-def measure(bench: Bench):
-    subject, options = bench.residual(), bench.options
-    n = subject.model.num_blocks
-    images, labels = subject.images[: options.path_images], subject.labels[: options.path_images]
+def measure(measurements: Measurements):
+    network, options = measurements.residual(), measurements.options
+    n = network.model.num_blocks
+    images, labels = network.images[: options.path_images], network.labels[: options.path_images]
     paths = analysis.paths_behind_each_block(options.seed, n, max(1, options.path_draws // 2))
-    norms = analysis.block_gradient_norms(subject.model, subject.variables, images, labels, paths)
+    norms = analysis.block_gradient_norms(network.model, network.variables, images, labels, paths)
     means = analysis.norms_by_length(norms, paths)
     contributions = analysis.block_contributions(means)
-    # One rate of decay for all: norms relative to those of the same block without any later one.
+    # One decay rate for all blocks: each norm is relative to the norm of the same block without later blocks.
     rate = analysis.decay_rate(np.nanmean(means / means[:, :1], axis=0))
     return {
-        "name": subject.name,
+        "name": network.name,
         "contributions": contributions / contributions.sum(1, keepdims=True),
         "effective_depth": analysis.effective_depths(contributions),
         "decay_rate": rate,
@@ -26,20 +27,25 @@ def measure(bench: Bench):
 
 
 def draw(figure, result):
-    shares, depth = figure.subplots(1, 2)
-    contributions = 100 * np.array(result["contributions"])
+    fractions, depth = figure.subplots(1, 2)
+    contributions = 100 * np.array(result["contributions"], float)
     n = len(contributions)
-    image = shares.imshow(
-        contributions.T, origin="lower", aspect="auto", cmap="viridis", extent=(0.5, n + 0.5, -0.5, n - 0.5)
-    )
-    figure.colorbar(image, ax=shares, label="share of the block's gradient (%)")
-    shares.set(xlabel="block", ylabel="later blocks on the path", title="sub-networks that contribute")
-    shares.grid(False)
+    # Block i has n - i later blocks: there is no path through more of them, which is not a fraction of 0 %.
+    impossible = np.arange(n)[None, :] > (n - np.arange(1, n + 1))[:, None]
+    contributions = np.ma.masked_array(contributions, impossible)
+    image = fractions.imshow(contributions.T, origin="lower", aspect="auto", extent=(0.5, n + 0.5, -0.5, n - 0.5))
+    figure.colorbar(image, ax=fractions, label="fraction of the block's gradient (%)")
+    fractions.set(xlabel="block", ylabel="later blocks on the path", title="sub-networks that contribute")
+    fractions.set_facecolor("0.9")
+    fractions.text(0.97, 0.95, "no such paths", transform=fractions.transAxes, ha="right", va="top", fontsize=8)
+    fractions.grid(False)
     block = np.arange(1, n + 1)
     depth.plot(block, result["effective_depth"], "o-", ms=3, label="measured")
-    depth.plot(block, result["predicted_depth"], "k--", lw=1, label="unravelled view, one rate of decay")
+    depth.plot(block, result["predicted_depth"], "k--", lw=1, label="unravelled view, one decay rate")
     depth.plot(block, n - block, color="0.6", ls=":", label="all later blocks")
-    depth.set(xlabel="block", ylabel="blocks behind it", title="mean path of a block's gradient")
+    depth.set(xlabel="block", ylabel="later blocks", title="mean path of a block's gradient")
+    whole_numbers(depth)
+    whole_numbers(fractions)
     depth.legend()
 
 
@@ -48,10 +54,10 @@ def shows(result):
     n = len(measured)
     return [
         f"{result['name']}: the gradient of the first block came through {measured[0]:.1f} of the {n - 1} later blocks"
-        f" in the mean; the unravelled view with gradients that go as {result['decay_rate']:.2f}^length predicts"
-        f" {predicted[0]:.1f}.",
-        f"Over all blocks measured and predicted differ by {np.abs(measured - predicted).mean():.2f} blocks in the"
-        f" mean.",
+        f" on average. The unravelled view predicts {predicted[0]:.1f}, with gradients that go as"
+        f" {result['decay_rate']:.2f}^length.",
+        f"Measured and predicted depth differ by {np.abs(measured - predicted).mean():.2f} blocks, averaged over all"
+        f" blocks.",
     ]
 
 
@@ -59,8 +65,8 @@ STUDY = Study(
     "Effective depth of each block's gradient",
     "Wu et al. 2016, arXiv 1611.10080, section 2",
     "Unravelled, a residual network is an ensemble of sub-networks. Those deeper than an effective depth hardly"
-    " contribute to gradients: blocks are not trained end-to-end through all others, and beyond that depth more width"
-    " serves better than more blocks.",
+    " contribute to gradients. Blocks are therefore not trained end-to-end through all others, and beyond that depth"
+    " more width serves better than more blocks.",
     measure,
     draw,
     shows,

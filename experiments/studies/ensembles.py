@@ -2,26 +2,26 @@
 
 import numpy as np
 
-from experiments.studies.study import Bench, Study, percent
+from experiments.studies.study import Measurements, Study, percent
 from resjax import analysis
 
 
-def measure(bench: Bench):
-    bench.residual()
+def measure(measurements: Measurements):
+    measurements.residual()
     result = {}
-    for kind, subject in (("network", bench.subject), ("plain", bench.plain)):
-        if subject is None:
+    for kind, network in (("network", measurements.network), ("plain", measurements.plain)):
+        if network is None:
             continue
-        classes = bench.lesions(subject)["random"]
-        error = analysis.error_rates(classes, subject.labels).mean(1)
+        classes = measurements.lesions(network)["random"]
+        error = analysis.error_rates(classes, network.labels).mean(1)
         votes = np.stack([analysis.majority_vote(drawn) for drawn in classes])
         result[kind] = {
-            "name": subject.name,
+            "name": network.name,
             "log2_valid_paths": analysis.valid_paths(len(error) - 1) if kind == "network" else None,
             "error": error,
             "smoothness_index": analysis.smoothness_index(error),
             "disagreement": [analysis.disagreement(drawn) for drawn in classes],
-            "vote_error": analysis.error_rates(votes, subject.labels),
+            "vote_error": analysis.error_rates(votes, network.labels),
         }
     return result
 
@@ -33,19 +33,20 @@ def draw(figure, result):
     index = f"index {network['smoothness_index']:.2f}"
     smooth.plot(paths, 100 * np.array(network["error"]), "o-", ms=3, color="C0", label=f"mean error, {index}")
     smooth.plot(
-        paths, 100 * np.array(network["vote_error"]), "^:", ms=3, color="C2", label="majority vote of the lesioned"
+        paths, 100 * np.array(network["vote_error"]), "^:", ms=3, color="C2", label="majority vote of lesioned networks"
     )
     smooth.set(xlabel="valid paths left (log2)", ylabel="test error (%)")
     smooth.invert_xaxis()
     smooth.legend()
-    for (kind, found), color in zip(result.items(), ("C0", "C3"), strict=False):
-        share = np.array(found["disagreement"])
-        removed = np.arange(len(share)) / (len(share) - 1)
-        disagree.plot(removed, 100 * share, "o-", ms=3, color=color, label=f"{kind}: two lesioned networks differ")
+    for (kind, found), color in zip(result.items(), ("C0", "C1"), strict=False):
+        fraction = np.array(found["disagreement"], float)
+        removed = np.arange(len(fraction)) / (len(fraction) - 1)
+        fraction[[0, -1]] = np.nan  # with nothing deleted, or everything, there is one network, which is no agreement
+        disagree.plot(removed, 100 * fraction, "o-", ms=3, color=color, label=f"{kind}: two lesioned networks differ")
     disagree.plot(
         np.linspace(0, 1, len(paths)), 100 * np.array(network["error"]), color="0.5", ls="--", label="error (network)"
     )
-    disagree.set(xlabel="share of blocks or layers deleted", ylabel="share of images (%)")
+    disagree.set(xlabel="fraction of blocks or layers deleted", ylabel="fraction of images (%)")
     disagree.legend()
 
 
@@ -53,18 +54,18 @@ def shows(result):
     sentences = []
     for found in result.values():
         n = len(found["error"]) - 1
-        share = np.array(found["disagreement"])
+        fraction = np.array(found["disagreement"])
         sentences.append(
             f"{found['name']}: smoothness index {found['smoothness_index']:.2f} of at most {1 - 1 / n:.2f} (0: one"
             f" removal does all the damage). Two networks with {n // 4 or 1} of {n} parts deleted differ on"
-            f" {percent(share[n // 4 or 1])} of the images."
+            f" {percent(fraction[n // 4 or 1])} of the images."
         )
     network = result["network"]
     gain = np.array(network["error"]) - np.array(network["vote_error"])
     best = int(np.argmax(gain))
     sentences.append(
-        f"A majority vote of networks without {best} blocks errs on {percent(network['vote_error'][best])}, they alone"
-        f" on {percent(network['error'][best])}."
+        f"A majority vote of networks without {best} blocks errs on {percent(network['vote_error'][best])}, a single"
+        f" one of them on {percent(network['error'][best])}."
     )
     return sentences
 
@@ -72,8 +73,8 @@ def shows(result):
 STUDY = Study(
     "Ensembles of paths",
     "Veit et al. 2016, arXiv 1605.06431, section 4",
-    "Residual networks behave like ensembles: their error depends smoothly on the number of valid paths, which a"
-    " deleted block halves, where a plain network has one path.",
+    "Residual networks behave like ensembles: their error depends smoothly on the number of valid paths, which each"
+    " deleted block halves. A plain network has one path.",
     measure,
     draw,
     shows,

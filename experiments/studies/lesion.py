@@ -2,29 +2,29 @@
 
 import numpy as np
 
-from experiments.studies.study import Bench, Study, percent
+from experiments.runtime.figures import whole_numbers
+from experiments.studies.study import Measurements, Study, percent
 from resjax import analysis
-from resjax.data import dataset_info
 
 
-def measure(bench: Bench):
-    subject = bench.trained()
-    shown = {"network": _errors(bench, subject)}
-    if bench.plain is not None:
-        shown["plain"] = _errors(bench, bench.plain)
+def measure(measurements: Measurements):
+    network = measurements.trained()
+    shown = {"network": _errors(measurements, network)}
+    if measurements.plain is not None:
+        shown["plain"] = _errors(measurements, measurements.plain)
     return shown
 
 
-def _errors(bench, subject):
-    lesions = bench.lesions(subject)
-    errors = {name: analysis.error_rates(classes, subject.labels) for name, classes in lesions.items()}
+def _errors(measurements, network):
+    lesions = measurements.lesions(network)
+    errors = {name: analysis.error_rates(classes, network.labels) for name, classes in lesions.items()}
     transitions = []
-    if subject.model.num_blocks:
-        transitions = analysis.transition_blocks(subject.model, subject.variables, subject.images)
+    if network.model.num_blocks:
+        transitions = analysis.transition_blocks(network.model, network.variables, network.images)
     return {
-        "name": subject.name,
-        "images": len(subject.labels),
-        "chance": 1 - 1 / dataset_info(subject.dataset).num_classes,
+        "name": network.name,
+        "images": len(network.labels),
+        "chance": 1 - 1 / network.model.num_classes,
         "base": float(errors["base"]),
         "single": errors["single"],
         "skip": errors.get("skip"),
@@ -36,7 +36,7 @@ def _errors(bench, subject):
 
 def draw(figure, result):
     single, several = figure.subplots(1, 2)
-    for (kind, errors), color in zip(result.items(), ("C0", "C3"), strict=False):
+    for (kind, errors), color in zip(result.items(), ("C0", "C1"), strict=False):
         n = len(errors["single"])
         part = "block" if errors["skip"] is not None else "layer"
         place = np.arange(n) + 1
@@ -56,15 +56,16 @@ def draw(figure, result):
         single.axhline(100 * errors["base"], color=color, lw=0.8, ls="--")
         low, median, high = 100 * np.array(errors["quartiles"])
         several.plot(np.arange(n + 1), median, "o-", ms=3.5, color=color, label=f"{kind}, {part}s: median")
-        several.fill_between(np.arange(n + 1), low, high, color=color, alpha=0.2, lw=0)
+        several.fill_between(np.arange(n + 1), low, high, color=color, alpha=0.2, lw=0, label="quartiles")
     for axes in (single, several):
         axes.axhline(100 * result["network"]["chance"], color="gray", lw=0.8, ls=":", label="chance")
         axes.set_ylabel("test error (%)")
         axes.set_ylim(0, 100)
-        # Below: every part of the axes may have a curve.
+        whole_numbers(axes)
+        # The legend is below: a curve may be anywhere in the axes.
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=3)
     single.set(xlabel="deleted block or layer (dashed: none)", title="one deleted")
-    several.set(xlabel="number deleted", title="several, at random (quartiles)")
+    several.set(xlabel="number deleted", title="several, at random")
 
 
 def shows(result):
@@ -74,23 +75,25 @@ def shows(result):
         inner = np.delete(single, errors["transitions"])
         if errors["skip"] is None:
             sentences.append(
-                f"{errors['name']}: error {percent(base)} whole; without one layer {percent(np.median(single))} in the"
-                f" median, {percent(single.min())} at the least (chance: {percent(errors['chance'])})."
+                f"{errors['name']}: error {percent(base)} without deletions. With one layer deleted, the median is"
+                f" {percent(np.median(single))} and the minimum {percent(single.min())} (chance:"
+                f" {percent(errors['chance'])})."
             )
             continue
         sentences.append(
-            f"{errors['name']}, {errors['images']} images: error {percent(base)} whole; without one block that keeps"
-            f" the shape {percent(np.median(inner))} in the median, {percent(inner.max())} at the most."
+            f"{errors['name']}, {errors['images']} images: error {percent(base)} without deletions. With one block"
+            f" deleted that keeps the shape, the median is {percent(np.median(inner))} and the maximum"
+            f" {percent(inner.max())}."
         )
         if errors["transitions"]:
             down = single[errors["transitions"]]
             sentences.append(f"Without the branch of a down-sampling block: {', '.join(map(percent, down))}.")
-        sentences.append(f"Without one skip instead: {percent(np.median(errors['skip']))} in the median.")
+        sentences.append(f"Without one skip instead, the median is {percent(np.median(errors['skip']))}.")
         half = len(single) // 2
         mean = np.array(errors["random_mean"])
         sentences.append(
-            f"Without {half} of {len(single)} random blocks: {percent(mean[half])}; the largest step of the mean from"
-            f" one number to the next is {percent(np.diff(mean).max())}."
+            f"Without {half} of {len(single)} random blocks: {percent(mean[half])} on average. The mean error grows by"
+            f" at most {percent(np.diff(mean).max())} from one number of blocks to the next."
         )
     return sentences
 
@@ -98,9 +101,9 @@ def shows(result):
 STUDY = Study(
     "Lesions: deleting blocks, skips and layers",
     "Veit et al. 2016, arXiv 1605.06431, section 4.1 and 4.2, figures 3 to 5",
-    "Deleting any block that keeps the shape from a trained ResNet-110 changes its error hardly, down-sampling blocks"
-    " modestly; deleting any layer of VGG leaves chance. With k random blocks deleted the error grows smoothly, about"
-    " 0.2 at 10 of 54.",
+    "Deleting any block that keeps the shape from a trained ResNet-110 hardly changes its error. Deleting a"
+    " down-sampling block changes it modestly. Deleting any layer of VGG leaves chance. With k random blocks deleted,"
+    " the error grows smoothly, to about 0.2 at 10 of 54.",
     measure,
     draw,
     shows,

@@ -2,12 +2,14 @@
 
 import numpy as np
 
-from experiments.studies.study import Bench, Study
+from experiments.runtime.figures import MARKERS
+from experiments.studies.study import Measurements, Study
 from resjax import analysis
 from resjax.analysis import RandomNetwork
 
 DEPTHS = (2, 4, 6, 10, 24, 50)
 LAGS = 16
+_FLOOR = 1e-5  # of the logarithmic axis of correlations, at which a band that reaches below zero ends
 DATA_INPUTS = 32
 KINDS = {
     "plain": {},
@@ -17,17 +19,20 @@ KINDS = {
     "residual, BN, scale 0.1": {"residual": True, "batch_norm": True, "branch_scale": 0.1},
 }
 SHOWN_DEPTHS = {"plain": 24, "plain, BN": 24, "residual": 50, "residual, BN": 50, "residual, BN, scale 0.1": 50}
-"""For the covariances; the paper has 24 for plain networks, and 50 for residual ones."""
+"""Depths of the covariances, as in the paper: 24 for plain networks, 50 for residual ones."""
 
 
-def measure(bench: Bench):
-    options = bench.options
+def measure(measurements: Measurements):
+    options = measurements.options
     sizes = {"seed": options.seed, "networks": options.networks, "points": options.points}
     inputs = np.random.default_rng(options.seed).normal(size=(DATA_INPUTS, 3072))
     source = "normal noise"
-    if bench.subject is not None and len(bench.subject.images) >= DATA_INPUTS:
-        inputs, source = bench.subject.images[:DATA_INPUTS].reshape(DATA_INPUTS, -1), bench.subject.dataset
-    # At unit scale, whatever the normalisation: large inputs leave no room to the branches, which BN keeps small.
+    if measurements.network is not None and len(measurements.network.images) >= DATA_INPUTS:
+        inputs, source = (
+            measurements.network.images[:DATA_INPUTS].reshape(DATA_INPUTS, -1),
+            measurements.network.dataset,
+        )
+    # At unit scale under any normalisation: large inputs would dominate the branches, which BN keeps small.
     inputs = (inputs - inputs.mean()) / inputs.std()
     noise = {"white noise": analysis.white_noise(**sizes), "brown noise": analysis.brown_noise(**sizes)}
     result = {
@@ -50,7 +55,7 @@ def measure(bench: Bench):
             found.append(analysis.data_correlations(network, options.seed, options.networks, inputs))
         mean, error = np.mean(found, 1), np.std(found, 1, ddof=1) / np.sqrt(options.networks)
         result["correlation"][kind], result["standard_error"][kind] = mean, error
-        # From the depth on at which networks drawn anew could change its sign it is noise, and follows no law.
+        # From the depth at which new networks could change its sign, the correlation is noise and follows no law.
         kept = np.logical_and.accumulate(mean > 2 * error)
         if kept.sum() >= 3:
             fit = analysis.fit_decay(np.array(DEPTHS)[kept], mean[kept])
@@ -68,17 +73,20 @@ def draw(figure, result):
     for i, kind in enumerate(KINDS):
         depth = SHOWN_DEPTHS[kind]
         label = f"{kind}, {depth} layers"
-        curves.plot(lags, result["autocorrelation"][kind][str(depth)], "o-", ms=3, color=f"C{i}", label=label)
+        curves.plot(
+            lags, result["autocorrelation"][kind][str(depth)], f"{MARKERS[i]}-", ms=3, color=f"C{i}", label=label
+        )
         correlation, error = (np.array(result[key][kind]) for key in ("correlation", "standard_error"))
         positive = correlation > 0
-        decay.loglog(depths[positive], correlation[positive], "o-", ms=3, color=f"C{i}", label=kind)
-        decay.fill_between(depths, correlation - error, correlation + error, color=f"C{i}", alpha=0.2, lw=0)
+        decay.loglog(depths[positive], correlation[positive], f"{MARKERS[i]}-", ms=3, color=f"C{i}", label=kind)
+        low, high = np.maximum([correlation - error, correlation + error], _FLOOR)
+        decay.fill_between(depths, low, high, color=f"C{i}", alpha=0.2, lw=0)
     smooth = np.linspace(2, depths[-1], 200)
     decay.plot(smooth, 2.0**-smooth, "k--", lw=0.8, label="$2^{-L}$")
     decay.plot(smooth, smooth**-0.5, "k:", lw=0.8, label="$L^{-1/2}$")
     curves.set(xlabel="lag (grid points)", ylabel="autocorrelation of df/dx", title="on a grid of [-2, 2]")
     decay.set(xlabel="layers L", ylabel="correlation of gradients", title=f"between inputs: {result['inputs']}")
-    decay.set_ylim(1e-5, 2)
+    decay.set_ylim(_FLOOR, 2)
     decay.set_xticks(depths, depths, minor=False)
     decay.set_xticks([], minor=True)
     curves.legend(ncols=2)
@@ -99,7 +107,7 @@ def shows(result):
         better = "exponential" if fit["exponential_residual"] < fit["power_residual"] else "power"
         sentences.append(
             f"{kind}: correlation as {fit['base']:.2f}^L or as L^{fit['power']:.2f} over L ="
-            f" {', '.join(str(depth) for depth in fit['depths'])}; the {better} law fits better (residuals"
+            f" {', '.join(str(depth) for depth in fit['depths'])}. The {better} law fits better (residuals"
             f" {fit['exponential_residual']:.2f} and {fit['power_residual']:.2f})."
         )
     for kind in result["correlation"].keys() - result["fit"].keys():
@@ -109,8 +117,8 @@ def shows(result):
     residual = np.array(result["autocorrelation"]["residual, BN, scale 0.1"]["50"])[1]
     brown = np.array(result["autocorrelation"]["brown noise"]["-"])[1]
     sentences.append(
-        f"Autocorrelation at lag 1: white noise {white:.2f}, plain with BN, 24 layers, {plain:.2f}; residual with BN"
-        f" and scale 0.1, 50 layers, {residual:.2f}, brown noise {brown:.2f}."
+        f"Autocorrelation at lag 1: white noise {white:.2f}; plain with BN, 24 layers, {plain:.2f}; residual with BN"
+        f" and scale 0.1, 50 layers, {residual:.2f}; brown noise {brown:.2f}."
     )
     return sentences
 
@@ -118,9 +126,9 @@ def shows(result):
 STUDY = Study(
     "Shattered gradients, at initialisation",
     "Balduzzi et al. 2017, arXiv 1702.08591, theorems 1 to 3, figures 1 and 2",
-    "The correlation of gradients at two inputs halves with every layer of a plain network, whose gradients come to"
-    " look like white noise; with skips and BN it falls as 1 / (beta sqrt(L)) only, and gradients look like brown"
-    " noise, the more so with a small branch scale beta.",
+    "In a plain network, the correlation of gradients at two inputs halves with every layer, and gradients come to"
+    " look like white noise. With skips and BN it falls only as 1 / (beta sqrt(L)), and gradients look like brown"
+    " noise. A small branch scale beta strengthens this.",
     measure,
     draw,
     shows,

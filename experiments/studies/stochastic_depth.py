@@ -1,33 +1,44 @@
-"""Stochastic depth: how deep networks are in training, and the gradient that reaches their first layer."""
+"""Stochastic depth: active blocks in training, and the gradient that reaches the first layer."""
 
 import numpy as np
 
-from experiments.studies.study import Bench, Study
-from experiments.subject import read_config, read_records
-from resjax import StochasticDepth, analysis, create_model
+from experiments.configs.named import network_text
+from experiments.configs.programs import CIFAR, IMAGENET
+from experiments.evaluation.trained import read_records
+from experiments.runtime.figures import MARKERS, whole_numbers
+from experiments.studies.study import Measurements, Study
+from experiments.training.workdir import read_saved_run
+from resjax import StochasticDepth, analysis
 from resjax.errors import InputError
 
 KEY = "first_layer_gradient"
+_RULE = "model.stochastic_depth."
 
 
-def measure(bench: Bench):
-    options = bench.options
-    runs = options.runs or ((options.run,) if options.run else ())
-    if not runs:
-        raise InputError("give --runs with workdirs of networks with and without stochastic depth (or --run)")
-    result = {"runs": []}
-    for run in runs:
-        records, config = read_records(run), read_config(run)
+def measure(measurements: Measurements):
+    options = measurements.options
+    if not options.compared:
+        raise InputError("name the workdirs of networks with and without stochastic depth: RUN RUN ..")
+    result, networks = {"runs": []}, []
+    for run in options.compared:
+        config = read_saved_run(run, CIFAR, IMAGENET).config
+        records = read_records(run)
         if any(KEY not in record for record in records):
-            raise InputError(f"{run}: its metrics.jsonl has no {KEY}; train it with this version")
-        model = create_model(config.model.name, **config.model.overrides())
+            raise InputError(f"{run}: its metrics.jsonl has no {KEY}; train it with --gradient_metrics {KEY}")
+        model = config.create_model(10)  # its blocks do not depend on the number of classes
         if model.num_blocks:
+            whole = model.clone(stochastic_depth=None)
+            if whole not in networks:
+                networks.append(whole)
             rule = model.stochastic_depth
             survival = rule.survival_probabilities(model.num_blocks) if rule else np.ones(model.num_blocks)
+            fields = {key: value for key, value in config.identity().items() if not key.startswith(_RULE)}
+            text = network_text(fields)
             result["runs"].append(
                 {
-                    "name": f"{config.model.name}, {rule or 'all blocks'}",
-                    "model": config.model.name,
+                    "name": f"{text}, {rule or 'all blocks'}",
+                    "model": text,
+                    "network": networks.index(whole),
                     "blocks": model.num_blocks,
                     "expected_depth": survival.sum(),
                     "depths": analysis.depth_distribution(survival),
@@ -37,7 +48,7 @@ def measure(bench: Bench):
                 }
             )
     if not result["runs"]:
-        raise InputError("--runs: none of these networks has residual blocks")
+        raise InputError("none of these networks has residual blocks")
     blocks = result["runs"][0]["blocks"]
     paper = StochasticDepth(0.5).survival_probabilities(blocks)
     result["with_rule"] = {
@@ -57,9 +68,13 @@ def draw(figure, result):
         if run["is_stochastic"]:
             place = np.arange(run["blocks"] + 1)
             depths.step(place, 100 * np.array(run["depths"]), where="mid", color=f"C{i}", label=run["name"])
-        gradients.plot(run["epochs"], run["gradients"], "o-", ms=3, color=f"C{i}", label=run["name"])
-    depths.set(xlabel="active blocks in a mini-batch", ylabel="share of mini-batches (%)")
+        gradients.plot(
+            run["epochs"], run["gradients"], f"{MARKERS[i % len(MARKERS)]}-", ms=3, color=f"C{i}", label=run["name"]
+        )
+    depths.set(xlabel="active blocks in a mini-batch", ylabel="fraction of mini-batches (%)")
     gradients.set(xlabel="epoch", ylabel="mean |gradient| of the first convolution", ylim=(0, None))
+    for axes in (depths, gradients):
+        whole_numbers(axes)
     depths.legend()
     gradients.legend()
 
@@ -67,33 +82,32 @@ def draw(figure, result):
 def shows(result):
     rule = result["with_rule"]
     sentences = [
-        f"With linear decay to 0.5, {rule['expected_depth']:.2f} of {rule['blocks']} blocks would be active in the"
-        f" mean."
+        f"With linear decay to 0.5, {rule['expected_depth']:.2f} of {rule['blocks']} blocks would be active on average."
     ]
     for run in result["runs"]:
         sentences.append(
-            f"{run['name']}: {run['expected_depth']:.2f} of {run['blocks']} blocks active in the mean; mean absolute"
-            f" gradient of the first convolution {np.mean(run['gradients']):.3g} over {len(run['epochs'])} epochs,"
-            f" {run['gradients'][-1]:.3g} in the last."
+            f"{run['name']}: {run['expected_depth']:.2f} of {run['blocks']} blocks are active on average. The mean"
+            f" absolute gradient of the first convolution is {np.mean(run['gradients']):.3g} over {len(run['epochs'])}"
+            f" epochs, and {run['gradients'][-1]:.3g} in the last."
         )
-    for model in sorted({run["model"] for run in result["runs"]}):
+    for network in sorted({run["network"] for run in result["runs"]}):
         means = {}
         for run in result["runs"]:
-            if run["model"] == model:
+            if run["network"] == network:
                 means.setdefault(run["is_stochastic"], []).append(np.mean(run["gradients"]))
+                text = run["model"]
         if len(means) == 2:
             ratio = np.mean(means[True]) / np.mean(means[False])
-            sentences.append(
-                f"{model}: leaving out blocks makes the first layer's gradient {ratio:.2f} times as large."
-            )
+            sentences.append(f"{text}: leaving out blocks makes the first layer's gradient {ratio:.2f} times as large.")
     return sentences
 
 
 STUDY = Study(
     "Stochastic depth: expected depth, and gradients of the first layer",
     "Huang et al. 2016, arXiv 1603.09382, sections 3 and 5, figure 8",
-    "With p_L = 0.5 about 40 of 54 blocks are active in a mini-batch. The gradients that reach the first convolution"
-    " are larger with stochastic depth than without throughout training, most after the learning rate drops.",
+    "With p_L = 0.5 about 40 of 54 blocks are active in a mini-batch. Throughout training, the gradients that reach"
+    " the first convolution are larger with stochastic depth than without. The difference is largest after the"
+    " learning rate drops.",
     measure,
     draw,
     shows,

@@ -1,110 +1,119 @@
-"""A study: one experiment of a paper, measured on a network, drawn, and put in words."""
+"""A study: one experiment of a paper, measured on a network, drawn, and stated in words."""
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
+import tyro
 from matplotlib.figure import Figure
 
-from experiments.subject import Subject
+from experiments.evaluation.trained import TrainedModel
 from resjax import analysis
 from resjax.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What is analysed, and how thoroughly. The defaults are for a CPU; papers used all images and more draws."""
+    """What to analyse, and how thoroughly. The defaults suit a CPU. The papers used all images and more draws."""
 
-    run: str | None = None
-    """Workdir of a trained network, of experiments.cifar."""
+    of: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN|NAME|FILE ..")] = ()
+    """The workdir of a run of experiments.cifar; a name of resjax.list_pretrained(); a folder of
+    resjax.save_pretrained; or, with --model, a file of PyTorch weights. degradation and stochastic_depth compare
+    several runs."""
     checkpoint: Literal["latest", "best"] = "latest"
-    """Which of its checkpoints."""
+    """Which checkpoint of a run to analyse."""
     model: str | None = None
-    """Instead of --run: a network by name, with --weights."""
-    weights: str | None = None
-    """Instead of --run: a directory of resjax.save_pretrained, or with --model a file of PyTorch's weights."""
+    """For a file of PyTorch weights: name of the network."""
+    weights_key: str | None = None
+    """For a file with several sets of weights: the key to read, see experiments.evaluate."""
     dataset: str | None = None
-    """Data set of --weights; default: what they say themselves, or cifar10. A run has its own."""
+    """For weights: the dataset; default: the weights' own, or cifar10. A run has its own."""
     mean: tuple[float, float, float] | None = None
-    """Of a file of PyTorch's weights: see experiments.evaluate."""
+    """For a file of PyTorch weights: mean of the images, see experiments.evaluate."""
     std: tuple[float, float, float] | None = None
-    """Likewise."""
+    """For a file of PyTorch weights: standard deviation of the images, see experiments.evaluate."""
     plain: str | None = None
-    """Workdir of a plain network (vgg_15, plain_20, ..), to be set beside the residual one."""
+    """Workdir of a plain network (vgg_15, plain_20, ..) to compare with."""
     runs: tuple[str, ...] = ()
-    """Workdirs to compare: plain and residual ones of several depths, with and without stochastic depth."""
+    """all: workdirs to compare, of plain and residual networks of several depths, with and without stochastic depth;
+    default: those given first."""
     data_dir: str | None = None
-    """Folder of the data, as experiments.cifar takes it; default: that of the run, or else TFDS's own."""
+    """Folder of the data, as for experiments.cifar; default: the run's own, else TFDS's."""
     images: int = 1000
-    """Test images; 0 takes all."""
+    """Number of test images; 0 takes all."""
     draws: int = 10
     """Random lesions of each number of blocks, and random orders of each number of swaps."""
     path_images: int = 64
-    """Images for gradients, each on a path of its own."""
+    """Number of images for gradients; each takes its own path."""
     path_draws: int = 4
-    """Passes for each length of path: so many times path_images paths."""
+    """Passes for each path length; each pass follows path_images paths."""
     networks: int = 5
-    """shattered: networks drawn at initialisation for each depth; the paper has 20."""
+    """shattered: networks drawn at initialisation for each depth; the paper draws 20."""
     points: int = 128
     """shattered: points of the grid; the paper has 256."""
     batch_size: int = 256
     """Images at a time, over all devices."""
     seed: int = 0
-    """Seed of everything that is drawn."""
+    """Seed of all random draws."""
     output: str | None = None
-    """Folder for figures and numbers; default: analysis in the folder of --run."""
+    """Folder for figures and numbers; default: analysis, in the folder of the run if it is one."""
     compilation_cache: str = "auto"
     """Folder of compiled programs; auto: in the user's cache folder; off: none."""
 
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """The workdirs that are compared."""
+        return self.runs or self.of
 
-class Bench:
-    """The networks on the bench, with what several studies measure on them, measured once.
+
+class Measurements:
+    """The analysed networks, and measurements that several studies use; each is made once.
 
     Attributes:
-      options: of the command.
-      subject: the network that is analysed, or None.
-      plain: a plain network beside it, or None.
+      options: the options of the command.
+      network: the network that is analysed, or None.
+      plain: a plain network to compare with, or None.
     """
 
-    def __init__(self, options: Options, subject: Subject | None, plain: Subject | None):
-        self.options, self.subject, self.plain = options, subject, plain
-        self._lesions: dict[str, dict[str, np.ndarray]] = {}
+    def __init__(self, options: Options, network: TrainedModel | None, plain: TrainedModel | None):
+        self.options, self.network, self.plain = options, network, plain
+        self._lesions: dict[TrainedModel, dict[str, np.ndarray]] = {}
 
-    def residual(self) -> Subject:
+    def residual(self) -> TrainedModel:
         """The network that is analysed; raises InputError unless it has residual blocks."""
-        subject = self.trained()
-        if subject.model.num_blocks == 0:
-            raise InputError(f"{subject.name}: has no residual blocks; give a residual network as --run")
-        return subject
+        network = self.trained()
+        if network.model.num_blocks == 0:
+            raise InputError(f"{network.name}: has no residual blocks; name a residual network")
+        return network
 
-    def trained(self) -> Subject:
-        """The network that is analysed; raises InputError where none is given."""
-        if self.subject is None:
-            raise InputError("give a trained network: --run WORKDIR, or --model NAME --weights FILE")
-        return self.subject
+    def trained(self) -> TrainedModel:
+        """The network that is analysed; raises InputError if none is given."""
+        if self.network is None:
+            raise InputError("name a trained network: RUN, NAME, or FILE --model NAME (see --help)")
+        return self.network
 
     @property
     def predict_options(self) -> dict[str, Any]:
         return {"batch_size": self.options.batch_size}
 
-    def lesions(self, subject: Subject) -> dict[str, np.ndarray]:
+    def lesions(self, network: TrainedModel) -> dict[str, np.ndarray]:
         """Predictions, int: "base" [N], "single" [n, N], "skip" [n, N] (residual networks), "random" [n + 1, draws, N].
 
         Parts are the blocks of a residual network, the removable layers of a plain one.
         """
-        if subject.name not in self._lesions:
-            self._lesions[subject.name] = self._measure(subject)
-        return self._lesions[subject.name]
+        if network not in self._lesions:
+            self._lesions[network] = self._measure(network)
+        return self._lesions[network]
 
-    def _measure(self, subject):
-        model, variables, images = subject.model, subject.variables, subject.images
+    def _measure(self, network):
+        model, variables, images = network.model, network.variables, network.images
         residual = model.num_blocks > 0
         n = model.num_blocks if residual else len(analysis.removable_layers(model, variables, images))
         draws = self.options.draws
         single = analysis.single_lesions(n)
         drawn = analysis.random_lesions(self.options.seed, n, draws)
-        # Without any part, and without all of them, one draw is like another.
+        # Without any part deleted, or with all deleted, every draw is the same.
         parts = [drawn[0, :1], single, drawn[1:-1].reshape(-1, n), drawn[-1, :1]]
         removed = np.concatenate(parts)
         if residual:
@@ -124,24 +133,24 @@ class Study:
     """One experiment.
 
     Attributes:
-      title: of its figure.
-      source: paper and place.
+      title: title of its figure.
+      source: paper, and place in it.
       published: what the paper found.
-      measure: the numbers, as JSON has them but for arrays, which may be of NumPy.
+      measure: returns the numbers as JSON types; arrays may be NumPy's.
       draw: draws the numbers on a figure.
-      shows: what the numbers say, in sentences.
-      size: of the figure in inches.
+      shows: says in sentences what the numbers show.
+      size: size of the figure in inches.
     """
 
     title: str
     source: str
     published: str
-    measure: Callable[[Bench], dict[str, Any]]
+    measure: Callable[[Measurements], dict[str, Any]]
     draw: Callable[[Figure, dict[str, Any]], None]
     shows: Callable[[dict[str, Any]], list[str]]
     size: tuple[float, float] = (11, 4.2)
 
 
-def percent(share: float) -> str:
+def percent(fraction: float) -> str:
     """0.1234 -> "12.3 %"."""
-    return f"{100 * share:.1f} %"
+    return f"{100 * fraction:.1f} %"

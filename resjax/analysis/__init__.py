@@ -1,5 +1,7 @@
-"""Why residual networks work: the studies that explained them, as functions over any trained network; arrays out."""
+"""Studies of trained networks: why residual ones work, how sure they may be, what fools them."""
 
+from resjax.analysis.attacks import fgsm, pgd
+from resjax.analysis.calibration import Calibration, calibration, fit_temperature, negative_log_likelihoods
 from resjax.analysis.depth import (
     block_contributions,
     decay_rate,
@@ -9,7 +11,9 @@ from resjax.analysis.depth import (
     paths_behind_each_block,
     predicted_depths,
 )
+from resjax.analysis.detection import Detection, detection, largest_probability, negative_energy
 from resjax.analysis.ensembles import disagreement, majority_vote, smoothness_index, valid_paths
+from resjax.analysis.explain import grad_cam, integrated_gradients, occlusion
 from resjax.analysis.lesion import (
     predict_without_blocks,
     predict_without_layers,
@@ -45,7 +49,9 @@ from resjax.analysis.shattered import (
 from resjax.analysis.variants import error_rates, predict
 
 __all__ = [
+    "Calibration",
     "DecayFit",
+    "Detection",
     "RandomNetwork",
     "Responses",
     "all_paths",
@@ -54,26 +60,37 @@ __all__ = [
     "block_gradient_norms",
     "block_norms",
     "brown_noise",
+    "calibration",
     "covariance",
     "data_correlations",
     "decay_rate",
     "depth_distribution",
+    "detection",
     "disagreement",
     "effective_depths",
     "effective_lengths",
     "error_rates",
     "exchangeable_blocks",
+    "fgsm",
     "fit_decay",
+    "fit_temperature",
+    "grad_cam",
     "grid_derivatives",
     "input_derivatives",
     "input_gradients",
+    "integrated_gradients",
     "kendall_tau",
+    "largest_probability",
     "layer_responses",
     "majority_vote",
+    "negative_energy",
+    "negative_log_likelihoods",
     "norms_by_length",
+    "occlusion",
     "path_gradient_norms",
     "path_length_distribution",
     "paths_behind_each_block",
+    "pgd",
     "predict",
     "predict_reordered",
     "predict_without_blocks",

@@ -1,4 +1,4 @@
-"""How deep a network is in effect: while stochastic depth trains it, and for the gradient of each of its blocks."""
+"""The effective depth of a network: under stochastic depth, and for the gradient of each block."""
 
 import math
 
@@ -6,10 +6,10 @@ import numpy as np
 
 
 def depth_distribution(survival_probabilities: np.ndarray) -> np.ndarray:
-    """The share of mini-batches with 0 .. n active blocks, p_l [n] each -> [n + 1].
+    """Fraction of mini-batches with 0 .. n active blocks: p_l [n] -> [n + 1].
 
-    The sum of independent Bernoulli variables; its mean, sum(p), is the expected depth of Huang et al. 2016 (arXiv
-    1603.09382, section 3).
+    This is the sum of independent Bernoulli variables. Its mean, sum(p), is the expected depth of Huang et al. 2016
+    (arXiv 1603.09382, section 3).
     """
     shares = np.ones(1)
     for p in survival_probabilities:
@@ -18,10 +18,10 @@ def depth_distribution(survival_probabilities: np.ndarray) -> np.ndarray:
 
 
 def paths_behind_each_block(seed: int, num_blocks: int, draws: int) -> np.ndarray:
-    """Paths on which every block has few, some and all of the later blocks behind it: bool [P, num_blocks].
+    """Paths on which every block is followed by few, some and all of the later blocks: bool [P, num_blocks].
 
-    A gradient along one path says something of every block on it. So the blocks are dealt out at random to paths of 1,
-    2, 4, .. blocks, `draws` times to each size, and one path has all of them: some 2 n paths a draw.
+    The gradient along one path gives a value for every block on it. Blocks are therefore divided at random into paths
+    of 1, 2, 4, .. blocks, `draws` times for each size. One path has all blocks. A draw gives about 2 n paths.
     """
     rng = np.random.default_rng(seed)
     paths = [np.ones((1, num_blocks), bool)]
@@ -40,11 +40,11 @@ def norms_by_length(norms: np.ndarray, paths: np.ndarray) -> np.ndarray:
 
     Args:
       norms: [P, n], from `block_gradient_norms`.
-      paths: bool [P, n], the same.
+      paths: bool [P, n], the paths of `norms`.
 
     Returns:
-      [n, n]: at (i, k) the mean norm at block i along the paths through it and k later blocks. Between numbers that
-      paths had it is interpolated in the logarithm; NaN outside.
+      [n, n]: at (i, k) the mean norm at block i along the paths through it and k later blocks. Missing values are
+      interpolated in the logarithm; NaN outside the measured lengths.
     """
     n = paths.shape[1]
     later = np.cumsum(paths[:, ::-1], axis=1)[:, ::-1] - paths
@@ -65,9 +65,9 @@ def norms_by_length(norms: np.ndarray, paths: np.ndarray) -> np.ndarray:
 
 
 def block_contributions(means: np.ndarray) -> np.ndarray:
-    """What the sub-networks of each length contribute to each block: means [n, n] of `norms_by_length` -> [n, n].
+    """The contribution of the sub-networks of each length to each block: means [n, n] of `norms_by_length` -> [n, n].
 
-    At (i, k) the number of paths through k of the n - 1 - i later blocks, times the mean norm along one.
+    At (i, k): the number of paths through k of the n - 1 - i later blocks, times the mean norm along one path.
     """
     n = len(means)
     counts = np.array([[math.comb(n - 1 - i, k) for k in range(n)] for i in range(n)], np.float64)
@@ -75,13 +75,12 @@ def block_contributions(means: np.ndarray) -> np.ndarray:
 
 
 def effective_depths(contributions: np.ndarray) -> np.ndarray:
-    """The mean number of later blocks that a block's gradient came through, weighted by contribution: [n, n] -> [n]."""
+    """Mean number of later blocks that a block's gradient passes through, weighted by contribution: [n, n] -> [n]."""
     return (contributions * np.arange(contributions.shape[1])).sum(1) / contributions.sum(1)
 
 
 def decay_rate(norms: np.ndarray) -> float:
-    """r of the exponential norm ~ r^k that fits norms [n + 1] of lengths k = 0 .. n best in the logarithm; NaN and 0
-    are left out."""
+    """The r of r^k that best fits the norms [n + 1] at lengths k = 0 .. n in the logarithm; NaN and 0 are left out."""
     norms = np.asarray(norms, np.float64)
     lengths = np.flatnonzero(norms > 0)
     return float(np.exp(np.polyfit(lengths, np.log(norms[lengths]), 1)[0]))

@@ -1,4 +1,4 @@
-"""Lesions: what is left of a trained network without some of its blocks, skips or layers.
+"""Lesions: predictions of a trained network without some of its blocks, skips or layers.
 
 Veit et al. 2016, arXiv 1605.06431, section 4.1 and 4.2.
 """
@@ -18,12 +18,12 @@ from resjax.models import Network, restack, unrolled
 
 
 def single_lesions(n: int) -> np.ndarray:
-    """Each of n parts alone removed: bool [n, n]."""
+    """Removes each of n parts by itself: bool [n, n]."""
     return np.eye(n, dtype=bool)
 
 
 def random_lesions(seed: int, n: int, draws: int) -> np.ndarray:
-    """k = 0 .. n random parts removed, each number `draws` times: bool [n + 1, draws, n]."""
+    """Removes k = 0 .. n random parts, each number `draws` times: bool [n + 1, draws, n]."""
     rng = np.random.default_rng(seed)
     order = rng.permuted(np.tile(np.arange(n), (n + 1, draws, 1)), axis=-1)
     return order < np.arange(n + 1)[:, None, None]
@@ -37,17 +37,17 @@ def predict_without_blocks(
     skips: np.ndarray | None = None,
     **options: Any,
 ) -> np.ndarray:
-    """The classes that a network gives without some residual branches, or skips, of its blocks.
+    """The classes that a network predicts without some residual branches, or skips, of its blocks.
 
-    A block without its branch is its shortcut: down-sampling blocks keep their projection. A branch that is left out
-    is not run. The normalisation is that of the whole network, as trained.
+    A block without its branch is its shortcut: down-sampling blocks keep their projection. A removed branch is not run.
+    The running BN statistics stay those of the whole network.
 
     Args:
       model: a network with residual blocks.
-      variables: of the model.
+      variables: variables of the model.
       images: normalised, [N, H, W, C].
       branches: bool [V, num_blocks], True where the branch is deleted, in each of V lesions.
-      skips: likewise for the shortcuts; None deletes none.
+      skips: the same for the shortcuts; None deletes none.
       **options: `batch_size`, `mesh` of `predict`.
 
     Returns:
@@ -68,33 +68,33 @@ def predict_without_blocks(
 
 
 def removable_layers(model: Network, variables: Any, images: np.ndarray) -> list[str]:
-    """Names of the convolutions of a network without shortcuts that keep the shape, so that the rest fits without them.
+    """Names of a plain network's convolutions that keep the shape, so that the network can run without them.
 
     Args:
       model, variables: a plain network.
-      images: float32 [N, H, W, C], of which the shape matters alone.
+      images: float32 [N, H, W, C]; only the shape matters.
 
     Raises:
-      InputError: for a network with residual blocks, whose layers are not in a row, and where there are none.
+      InputError: for a network with residual blocks, whose layers are not a chain, or without such layers.
     """
     if model.num_blocks:
-        raise InputError(f"{type(model).__name__}: has residual blocks; layers are removed from plain networks alone")
-    names = []
+        raise InputError(f"{type(model).__name__}: has residual blocks; layers are removed only from plain networks")
+    names: list[str] = []
     apply, variables = _without_layers(model, variables, names)
     jax.eval_shape(apply, variables, None, jnp.asarray(images[:1]))
     if not names:
-        raise InputError(f"{type(model).__name__}: no layer has as many channels behind it as before it")
+        raise InputError(f"{type(model).__name__}: no layer keeps the shape of its input, so none can be removed")
     return names
 
 
 def predict_without_layers(
     model: Network, variables: Any, images: np.ndarray, layers: np.ndarray, **options: Any
 ) -> np.ndarray:
-    """The classes that a plain network gives without some of its layers: convolution, BN and ReLU.
+    """The classes that a plain network predicts without some of its layers: convolution, BN and ReLU.
 
     Args:
       model: a network without shortcuts: VGG, or a plain ResNet.
-      variables: of the model.
+      variables: variables of the model.
       images: normalised, [N, H, W, C].
       layers: bool [V, len(removable_layers(..))], True where the layer is removed.
       **options: `batch_size`, `mesh` of `predict`.
@@ -103,7 +103,7 @@ def predict_without_layers(
       int32 [V, N].
 
     Raises:
-      InputError: as `removable_layers`, and for another number of layers.
+      InputError: as `removable_layers`, or for another number of layers.
     """
     number = len(removable_layers(model, variables, images))
     if layers.ndim != 2 or layers.shape[1] != number:
@@ -111,8 +111,8 @@ def predict_without_layers(
     return predict(*_without_layers(model, variables, []), jnp.asarray(layers), images, **options)
 
 
-def _without_layers(model, variables, names: list[str]) -> tuple[Callable, Any]:
-    """apply(variables, removed, images) -> logits, and variables; fills in the removable layers' names when traced."""
+def _without_layers(model: Network, variables: Any, names: list[str]) -> tuple[Callable, Any]:
+    """apply(variables, removed, images) -> logits, and variables. Tracing fills in the names of removable layers."""
     model, variables = unrolled(model), restack(variables, ())
 
     def apply(variables, removed, images):
@@ -125,7 +125,7 @@ def _without_layers(model, variables, names: list[str]) -> tuple[Callable, Any]:
                 return layer(*args, **kwargs)
             x, y = args[0], layer(*args, **kwargs)
             if isinstance(context.module, Conv):
-                # The first reads the image; x of the others comes from a ReLU, so that the one behind changes nothing.
+                # The first layer reads the image. Others read a ReLU's output, which their own ReLU leaves unchanged.
                 behind_removable = x.shape == y.shape and not is_first
                 is_first = False
                 if behind_removable:
@@ -141,7 +141,7 @@ def _without_layers(model, variables, names: list[str]) -> tuple[Callable, Any]:
 
 
 def transition_blocks(model: Network, variables: Any, images: np.ndarray) -> list[int]:
-    """Indices of the residual blocks that change resolution or width; without them the shapes would not fit."""
+    """Indices of the residual blocks that change resolution or width; without them the shapes would not match."""
     require_blocks(model)
     changes = []
 

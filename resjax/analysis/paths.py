@@ -1,6 +1,6 @@
 """The paths of a residual network: how long they are, and how much gradient each carries.
 
-Veit et al. 2016, arXiv 1605.06431, sections 3 and 4.3: n blocks are 2^n paths, each through the branch or past it.
+Veit et al. 2016, arXiv 1605.06431, sections 3 and 4.3: n blocks form 2^n paths, each through a branch or past it.
 """
 
 import math
@@ -20,17 +20,22 @@ from resjax.train.sharding import DATA_AXIS, batch_sharding, check_batch_size, d
 
 
 def path_length_distribution(num_blocks: int) -> np.ndarray:
-    """The share of paths with 0 .. n branches, Binomial(n, 1/2): [n + 1]."""
+    """Fraction of paths with 0 .. n branches, Binomial(n, 1/2): [n + 1].
+
+    Example:
+      >>> path_length_distribution(3).tolist()
+      [0.125, 0.375, 0.375, 0.125]
+    """
     return np.array([math.comb(num_blocks, k) / 2**num_blocks for k in range(num_blocks + 1)])
 
 
 def all_paths(num_blocks: int) -> np.ndarray:
-    """Every path: bool [2^n, n], True where it goes through the branch."""
+    """Every path: bool [2^n, n], True for branches on the path."""
     return (np.arange(2**num_blocks)[:, None] >> np.arange(num_blocks)) % 2 == 1
 
 
 def random_paths(seed: int, num_blocks: int, lengths: np.ndarray) -> np.ndarray:
-    """For each of `lengths` [..] a random path through so many branches: bool [.., num_blocks]."""
+    """A random path for each of `lengths` [..], through that number of branches: bool [.., num_blocks]."""
     lengths = np.asarray(lengths)[..., None]
     order = np.broadcast_to(np.arange(num_blocks), (*lengths.shape[:-1], num_blocks))
     return np.random.default_rng(seed).permuted(order, axis=-1) < lengths
@@ -39,15 +44,15 @@ def random_paths(seed: int, num_blocks: int, lengths: np.ndarray) -> np.ndarray:
 def input_gradients(
     model: Network, variables: Any, images: jax.Array, labels: jax.Array, path: jax.Array | None = None
 ) -> jax.Array:
-    """The gradient of each image's cross-entropy along one path, behind a forward pass through the whole network.
+    """Gradient of each image's cross-entropy along one path, after a forward pass through the whole network.
 
     Args:
-      model: a network with residual blocks, in evaluation mode, so that no image depends on another.
-      variables: of the model.
+      model: a network with residual blocks, in evaluation mode, so that images do not depend on each other.
+      variables: variables of the model.
       images: normalised, [N, H, W, C].
       labels: int [N].
-      path: bool [num_blocks], or [num_blocks, N] for a path of its own for each image; None takes all of them at once,
-        and that is the sum over all paths.
+      path: bool [num_blocks], or [num_blocks, N] for one path per image. None takes all branches and shortcuts at once,
+        which is the sum over all paths.
 
     Returns:
       [N, H, W, C].
@@ -63,20 +68,20 @@ def input_gradients(
 def path_gradient_norms(
     model: Network, variables: Any, images: np.ndarray, labels: np.ndarray, paths: np.ndarray, mesh: Mesh | None = None
 ) -> np.ndarray:
-    """L2 norms of the gradient at the input along paths, compiled once and one after another.
+    """L2 norms of the gradient at the input along paths. The program is compiled once and runs path after path.
 
     Args:
       model, variables: a network with residual blocks.
       images: normalised, [N, H, W, C]; all are one batch.
       labels: int [N].
-      paths: bool [P, num_blocks, N]: in each of P passes a path for each image.
-      mesh: devices that share the images; default all.
+      paths: bool [P, num_blocks, N]: a path for each image in each of P passes.
+      mesh: devices that the images are split over; default: all.
 
     Returns:
       [P, N].
 
     Raises:
-      InputError: for a network without residual blocks, and a number of images that the devices cannot share evenly.
+      InputError: for a network without residual blocks, or a number of images that the devices do not divide.
     """
     mesh = mesh or data_mesh()
     require_blocks(model)
@@ -94,14 +99,14 @@ def path_gradient_norms(
     return np.asarray(run(variables, np.asarray(images, np.float32), labels, paths))
 
 
-def effective_lengths(weights: np.ndarray, share: float = 0.95) -> tuple[int, int]:
-    """The shortest range of lengths, both ends included, that holds `share` of `weights` [n + 1] of the lengths."""
+def effective_lengths(weights: np.ndarray, fraction: float = 0.95) -> tuple[int, int]:
+    """The shortest range of lengths, both ends included, that holds a `fraction` of the `weights` [n + 1]."""
     total = np.concatenate([[0.0], np.cumsum(weights)])
     ranges = [
         (high - low, low, high)
         for low in range(len(weights))
         for high in range(low, len(weights))
-        if total[high + 1] - total[low] >= share * total[-1] * (1 - 1e-9)
+        if total[high + 1] - total[low] >= fraction * total[-1] * (1 - 1e-9)
     ]
     _, low, high = min(ranges)
     return low, high
@@ -112,8 +117,8 @@ def block_gradient_norms(
 ) -> np.ndarray:
     """L2 norms of the gradients of each block's kernels along paths: [P, num_blocks], 0 for blocks not on the path.
 
-    The gradient of the mean cross-entropy of `images` reaches a block on the path through the later blocks of the path
-    alone: it is what one sub-network contributes (Wu et al. 2016, arXiv 1611.10080, section 2).
+    The gradient of the mean cross-entropy of `images` reaches a block only through the later blocks of the path. This
+    is what one sub-network contributes (Wu et al. 2016, arXiv 1611.10080, section 2).
 
     Args:
       paths: bool [P, num_blocks].
@@ -140,9 +145,9 @@ def block_gradient_norms(
 
 
 def block_norms(params: Any) -> jax.Array:
-    """L2 norm of the kernels of each block's branch, of parameters or of gradients in their structure: [num_blocks].
+    """L2 norm of the kernels of each block's branch, for parameters or gradients: [num_blocks].
 
-    Kernels alone: the first BN of a block with pre-activation may belong to its shortcut too.
+    Only kernels count: the first BN of a pre-activation block may belong to its shortcut, too.
     """
     stages = restack(params, ())
     names = [
@@ -161,7 +166,7 @@ def block_norms(params: Any) -> jax.Array:
 
 
 def _norm(x, axes=None):
-    """L2 norm over `axes`, or all; exact also where squares would underflow: the longest paths carry 1e-30."""
+    """L2 norm over `axes` or all; exact also if squares would underflow, because the longest paths carry 1e-30."""
     largest = jnp.abs(x).max(axes, keepdims=True)
     unit = jnp.where(largest > 0, largest, 1)
     return jnp.sqrt(jnp.square(x / unit).sum(axes)) * unit.squeeze(axes)

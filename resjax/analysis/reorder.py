@@ -1,4 +1,4 @@
-"""Blocks in another order (Veit et al. 2016, arXiv 1605.06431, section 4.2, figure 5 b)."""
+"""Swaps blocks of one shape (Veit et al. 2016, arXiv 1605.06431, section 4.2, figure 5 b)."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from resjax.models import Network, restack
 
 
 def exchangeable_blocks(variables: Any) -> list[np.ndarray]:
-    """Indices of the blocks of one shape, of each stage: all but its first, which may change resolution and width."""
+    """Indices of the blocks of one shape in each stage: all but the first, which may change resolution and width."""
     groups, first = [], 0
     for stage in _stage_names(variables):
         blocks = sum(name.startswith("block_") for name in restack(variables, ())["params"][stage])
@@ -23,14 +23,14 @@ def exchangeable_blocks(variables: Any) -> list[np.ndarray]:
 
 
 def swapped_orders(seed: int, groups: list[np.ndarray], num_blocks: int, swaps: np.ndarray) -> np.ndarray:
-    """Orders of the blocks after random swaps of two of a group: numbers of swaps [P] -> int [P, num_blocks].
+    """Orders of the blocks after random swaps within groups: numbers of swaps [P] -> int [P, num_blocks].
 
     Raises:
-      InputError: where no group has two blocks.
+      InputError: if no group has two blocks.
     """
     sizes = np.array([len(group) * (len(group) - 1) for group in groups])
     if sizes.sum() == 0:
-        raise InputError("reorder: no stage has two blocks of one shape behind its first")
+        raise InputError("reorder: no stage has two blocks of one shape after its first")
     rng = np.random.default_rng(seed)
     orders = np.tile(np.arange(num_blocks), (len(swaps), 1))
     for order, number in zip(orders, swaps, strict=True):
@@ -41,7 +41,12 @@ def swapped_orders(seed: int, groups: list[np.ndarray], num_blocks: int, swaps: 
 
 
 def kendall_tau(orders: np.ndarray) -> np.ndarray:
-    """Kendall's rank correlation of each order with the original: int [P, n] -> [P], 1 where nothing moved."""
+    """Kendall's rank correlation of each order with the original: int [P, n] -> [P]; 1 if nothing moved.
+
+    Example:
+      >>> kendall_tau(np.array([[0, 1, 2], [1, 0, 2], [2, 1, 0]])).round(3).tolist()
+      [1.0, 0.333, -1.0]
+    """
     i, j = np.triu_indices(orders.shape[1], 1)
     return np.sign(orders[:, j] - orders[:, i]).mean(-1)
 
@@ -49,13 +54,13 @@ def kendall_tau(orders: np.ndarray) -> np.ndarray:
 def predict_reordered(
     model: Network, variables: Any, images: np.ndarray, orders: np.ndarray, **options: Any
 ) -> np.ndarray:
-    """The classes that a network gives with its blocks in other orders.
+    """The classes that a network predicts with its blocks in other orders.
 
     Args:
       model: a network with residual blocks.
-      variables: of the model.
+      variables: variables of the model.
       images: normalised, [N, H, W, C].
-      orders: int [P, num_blocks]: which block comes at each place, within `exchangeable_blocks`.
+      orders: int [P, num_blocks]: the block at each position, within `exchangeable_blocks`.
       **options: `batch_size`, `mesh` of `predict`.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Responses of layers: what BN puts out, before the nonlinearity (He et al. 2015, arXiv 1512.03385, figure 7)."""
+"""Responses of layers: outputs of BN before the nonlinearity (He et al. 2015, arXiv 1512.03385, figure 7)."""
 
 import dataclasses
 from typing import Any
@@ -18,7 +18,7 @@ from resjax.train.sharding import batch_sharding, check_batch_size, data_mesh, r
 @dataclasses.dataclass(frozen=True)
 class Responses:
     """Attributes:
-    layers: names of the BN layers in the order in which they run, those of projection shortcuts left out.
+    layers: names of the BN layers in the order in which they run, without the BN of projection shortcuts.
     means, deviations: mean and standard deviation of each over images, positions and channels, float64 [layers].
     """
 
@@ -36,20 +36,20 @@ def layer_responses(
       model, variables: a network with BN, of any family.
       images: normalised, [N, H, W, C]; N need not be a multiple of `batch_size`.
       batch_size: images at a time, over all devices.
-      mesh: devices that share a batch; default all.
+      mesh: devices that a batch is split over; default: all.
 
     Raises:
-      InputError: for a network without BN, no images, and a batch that the devices cannot share evenly.
+      InputError: for a network without BN, no images, or a batch that the devices do not divide.
     """
     mesh = mesh or data_mesh()
     check_batch_size(batch_size, mesh)
     if len(images) == 0:
         raise InputError("images: expected at least one")
     model, variables = unrolled(model), restack(variables, ())
-    names = []
+    names: list[str] = []
 
     def moments(variables, images, valid):
-        """Mean of each layer over the valid images, and of the squared distances from it."""
+        """Mean of each layer over the valid images, and mean squared distance from it."""
         names.clear()
         found = []
 
@@ -77,10 +77,10 @@ def layer_responses(
         padded = np.pad(batch, ((0, batch_size - len(batch)), (0, 0), (0, 0), (0, 0)))
         parts.append(np.asarray(compiled(variables, padded, np.arange(batch_size) < len(batch)), np.float64))
     if not names:
-        raise InputError(f"{type(model).__name__}: has no BN, before whose nonlinearity responses are taken")
+        raise InputError(f"{type(model).__name__}: has no BN, whose outputs are the responses")
     means, squares = np.moveaxis(np.array(parts), -1, 0)
     weights = np.array(sizes)[:, None] / sum(sizes)
     mean = (weights * means).sum(0)
-    # Within the batches, and between their means (Chan et al. 1983, Algorithms for Computing the Sample Variance).
+    # Variance within and between batches (Chan et al. 1983, Algorithms for Computing the Sample Variance).
     variance = (weights * (squares + np.square(means - mean))).sum(0)
     return Responses(tuple(names), mean, np.sqrt(variance))

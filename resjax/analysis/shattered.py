@@ -1,4 +1,4 @@
-"""Shattered gradients: how gradients at different inputs are related, at initialisation.
+"""Shattered gradients: correlation of gradients at different inputs, at initialisation.
 
 Balduzzi et al. 2017, arXiv 1702.08591.
 """
@@ -18,14 +18,14 @@ from resjax.errors import InputError
 class RandomNetwork:
     """A fully connected ReLU network R^d -> R at initialisation (sections 2 and 3).
 
-    Its layers are x -> ReLU(BN(W x + b)), or, residual, x -> x + branch_scale (W ReLU(BN(x)) + b). W is drawn from
-    N(0, 2 / fan-in), b from N(0, 1 / width); without b a network without BN would have no kink but one at 0.
+    Its layers are x -> ReLU(BN(W x + b)) or, if residual, x -> x + branch_scale (W ReLU(BN(x)) + b). W is drawn from
+    N(0, 2 / fan-in), b from N(0, 1 / width). Without b, a network without BN would have its only kink at 0.
 
     Attributes:
-      depth: layers behind the first, which maps the input to `width` units.
-      width: units of each.
+      depth: number of layers after the first, which maps the input to `width` units.
+      width: units of each layer.
       residual: whether layers have a skip.
-      batch_norm: whether they have BN, with the statistics of the inputs that are given.
+      batch_norm: whether layers have BN, with the statistics of the given inputs.
       branch_scale: beta of a residual layer.
     """
 
@@ -66,19 +66,19 @@ def _linear(key, x, features):
 
 
 def input_derivatives(function: Callable[[jax.Array], jax.Array], inputs: jax.Array, coupled: bool) -> jax.Array:
-    """The derivative of each output by its own input: inputs [N, ..] -> [N, ..].
+    """The derivative of each output with respect to its own input: inputs [N, ..] -> [N, ..].
 
     Args:
       function: inputs [N, ..] -> outputs [N].
       inputs: float.
-      coupled: whether an output depends on the other inputs too, as with batch statistics. The gradient of the sum of
-        the outputs would then mix all those derivatives; each output is differentiated apart, at N times the cost.
+      coupled: whether an output also depends on the other inputs, as with batch statistics. The gradient of the sum of
+        the outputs would mix their derivatives. Each output is then differentiated separately, at N times the cost.
     """
     outputs, backward = jax.vjp(function, inputs)
     if not coupled:
         return backward(jnp.ones_like(outputs))[0]
     n = outputs.shape[0]
-    # A few at a time: matrix products that fill the machine, in bounded memory.
+    # A few at a time: the matrix products fill the machine, and memory is bounded.
     return lax.map(lambda i: backward(jax.nn.one_hot(i, n, dtype=outputs.dtype))[0][i], jnp.arange(n), batch_size=16)
 
 
@@ -89,7 +89,7 @@ def grid_derivatives(network: RandomNetwork, seed: int, networks: int, points: i
 
 
 def data_correlations(network: RandomNetwork, seed: int, networks: int, inputs: np.ndarray) -> np.ndarray:
-    """Correlation (cosine) of the gradients at two of the inputs [N, d], in the mean over pairs: [networks]."""
+    """Correlation (cosine) of the gradients at two of the inputs [N, d], averaged over pairs: [networks]."""
     gradients = _derivatives(network, seed, networks, jnp.asarray(inputs, jnp.float32))
     unit = gradients / np.linalg.norm(gradients, axis=-1, keepdims=True)
     n = len(inputs)
@@ -115,7 +115,7 @@ def brown_noise(seed: int, networks: int, points: int = 256) -> np.ndarray:
 
 
 def autocorrelation(series: np.ndarray, lags: int = 16) -> np.ndarray:
-    """Autocorrelation at the lags 0 .. lags - 1, in the mean over series: [R, T] -> [lags] (figure 2)."""
+    """Autocorrelation at the lags 0 .. lags - 1, averaged over series: [R, T] -> [lags] (figure 2)."""
     centred = series - series.mean(-1, keepdims=True)
     length = series.shape[-1]
     products = [(centred[:, : length - lag] * centred[:, lag:]).sum(-1) for lag in range(lags)]
@@ -135,7 +135,7 @@ class DecayFit:
     Attributes:
       base: a of c a^L, 1/2 in theorem 1 (plain).
       power: p of c L^p, -1/2 in theorem 3 (residual, with BN).
-      exponential_residual, power_residual: root mean squares of what each leaves, in units of the natural logarithm.
+      exponential_residual, power_residual: root mean square residuals of the fits, in units of the natural logarithm.
     """
 
     base: float
@@ -145,10 +145,10 @@ class DecayFit:
 
 
 def fit_decay(depths: np.ndarray, correlations: np.ndarray) -> DecayFit:
-    """Fits c a^L and c L^p to correlations [D] at depths [D]; those that are not positive are left out.
+    """Fits c a^L and c L^p to correlations [D] at depths [D]. Correlations that are not positive are left out.
 
     Raises:
-      InputError: where fewer than three are left.
+      InputError: if fewer than three are left.
     """
     depths, correlations = np.asarray(depths, np.float64), np.asarray(correlations, np.float64)
     kept = correlations > 0

@@ -1,4 +1,4 @@
-"""Predictions of many variants of one network over many images: compiled once, in bounded memory, on all devices."""
+"""Predicts many variants of one network over many images: compiled once, in bounded memory, on all devices."""
 
 from collections.abc import Callable
 from typing import Any
@@ -20,24 +20,24 @@ def predict(
     batch_size: int = 256,
     mesh: Mesh | None = None,
 ) -> np.ndarray:
-    """The classes that each of V variants of a network gives to each image.
+    """The classes that each of V variants of a network predicts for each image.
 
-    One variant and one batch are in memory at a time. Variants are a loop in the compiled program, not `vmap`: there a
-    branch that is left out would run, and be thrown away.
+    One variant and one batch are in memory at a time. Variants run in a loop of the compiled program, not under `vmap`,
+    which would also run the removed branches and discard their results.
 
     Args:
       apply: (variables, variant, images [N, H, W, C]) -> logits [N, K].
-      variables: of the network.
+      variables: variables of the network.
       variants: a tree of arrays, such as `resjax.Gates`, with the V variants along the first axis of each.
       images: normalised, [N, H, W, C].
       batch_size: images at a time, over all devices.
-      mesh: devices that share a batch; default all.
+      mesh: devices that a batch is split over; default: all.
 
     Returns:
       int32 [V, N].
 
     Raises:
-      InputError: for no images, and a batch that the devices cannot share evenly.
+      InputError: for no images, or a batch that the devices do not divide.
     """
     run = _compiled(apply, mesh or data_mesh(), batch_size)
     if len(images) == 0:
@@ -62,5 +62,5 @@ def _compiled(apply, mesh, batch_size):
 
 
 def error_rates(predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Shares of wrong predictions, in [0, 1]: [.., N] and labels [N] -> [..]."""
+    """Fractions of wrong predictions, in [0, 1]: [.., N] and labels [N] -> [..]."""
     return (np.asarray(predictions) != np.asarray(labels)).mean(-1)

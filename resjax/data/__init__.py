@@ -1,9 +1,10 @@
-"""Datasets in memory: `load_dataset` and what is known about each one."""
+"""Datasets in memory: `load_dataset` reads one, `dataset_info` describes it."""
 
-from resjax.data.catalog import DatasetInfo, dataset_info, list_datasets
-from resjax.data.loading import load_dataset
-from resjax.data.mask_catalog import MaskDatasetInfo, list_mask_datasets, mask_dataset_info
+from resjax.data.arrays.identity import identity
+from resjax.data.arrays.loading import dataset_info, list_datasets, load_dataset
+from resjax.data.catalog import DatasetInfo
 from resjax.data.masks import MaskDataset, load_masks
+from resjax.data.masks.catalog import MaskDatasetInfo, list_mask_datasets, mask_dataset_info
 from resjax.data.source import Dataset
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "MaskDataset",
     "MaskDatasetInfo",
     "dataset_info",
+    "identity",
     "list_datasets",
     "list_mask_datasets",
     "load_dataset",

@@ -1,25 +1,26 @@
-"""What is known about each dataset before a file is opened: sizes, classes, published normalisation constants."""
+"""Facts about each published dataset, known before a file is opened: sizes, classes, normalisation constants."""
 
 import dataclasses
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from resjax.errors import InputError, unknown_name
+from resjax.errors import unknown_name
 
 
 @dataclasses.dataclass(frozen=True)
 class DatasetInfo:
-    """Facts about one dataset; nothing here is read from disk.
+    """Facts about one dataset. The facts about "arrays" are read from its files.
 
     Attributes:
-      name: the name `load_dataset` takes; for all but `cifar10_mini` also the TFDS name.
+      name: the name that `load_dataset` takes. It is also the TFDS name, except for `cifar10_mini` and "arrays".
       num_classes: labels are 0 .. num_classes - 1.
       image_shape: (H, W, C) of every image.
-      split_sizes: number of images of each official split.
+      split_sizes: number of images in each official split; for "arrays", in each split of the file.
       class_names: name of each label, in label order.
-      mean: per channel, on the 0-255 scale; `(image - mean) / std` is the published preprocessing.
+      mean: per channel, on the 0-255 scale; `(image - mean) / std` is the published preprocessing. For "arrays", mean
+        and std are computed from the training images, or from the first split if there are no training images.
       std: per channel, on the 0-255 scale.
-      description: one line for a person.
+      description: one line that says what it is.
       homepage: where the data comes from.
       citation: the publication to cite.
     """
@@ -79,7 +80,17 @@ _KRIZHEVSKY = "Krizhevsky, Learning Multiple Layers of Features from Tiny Images
 _CIFAR_PAGE = "https://www.cs.toronto.edu/~kriz/cifar.html"
 
 
-def _info(name, image_shape, split_sizes, class_names, mean, std, description, homepage, citation) -> DatasetInfo:
+def _info(
+    name: str,
+    image_shape: tuple[int, int, int],
+    split_sizes: dict[str, int],
+    class_names: tuple[str, ...],
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    description: str,
+    homepage: str,
+    citation: str,
+) -> DatasetInfo:
     # The record is shared by all callers, so its mapping is read-only too.
     sizes = MappingProxyType(split_sizes)
     return DatasetInfo(
@@ -87,7 +98,7 @@ def _info(name, image_shape, split_sizes, class_names, mean, std, description, h
     )
 
 
-_CATALOG = {
+CATALOG = {
     info.name: info
     for info in (
         _info(
@@ -159,21 +170,3 @@ _CATALOG = {
         ),
     )
 }
-
-
-def list_datasets() -> list[str]:
-    """Returns the sorted names that `load_dataset` and `dataset_info` take."""
-    return sorted(_CATALOG)
-
-
-def dataset_info(name: str) -> DatasetInfo:
-    """Returns what is known about the dataset `name`, without any I/O.
-
-    Raises:
-      InputError: for an unknown name, with the nearest known ones.
-    """
-    if not isinstance(name, str):
-        raise InputError(f"dataset name: expected a string, got {name!r} (known: {', '.join(list_datasets())})")
-    if name not in _CATALOG:
-        raise unknown_name("dataset", name, _CATALOG)
-    return _CATALOG[name]

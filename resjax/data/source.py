@@ -1,5 +1,6 @@
-"""What a road to a dataset leads to: a `Source` on disk, and the `Dataset` that is read from it."""
+"""A `Source` says where a split was found on disk; a `Dataset` holds the split in memory."""
 
+import hashlib
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -32,13 +33,20 @@ class Source(NamedTuple):
       path: the folder or archive, for the cache's key and for error messages.
       files: every file whose change makes an earlier reading stale.
       read: reads and decodes the split; raises `InputError` naming the file at fault.
-      may_be_partial: whether it says its own size (a TFDS directory prepared with fewer examples), and has checked it.
+      may_be_partial: whether it declares its own size, and `read` checks that (a TFDS directory with fewer examples).
     """
 
     path: Path
     files: tuple[Path, ...]
     read: Callable[[], Dataset]
     may_be_partial: bool = False
+
+
+def pixels_digest(pixels: np.ndarray) -> str:
+    """A digest of the shape and the values of a uint8 array."""
+    content = hashlib.blake2b(str(pixels.shape).encode(), digest_size=16)
+    content.update(np.ascontiguousarray(pixels).data)
+    return content.hexdigest()
 
 
 def checked(dataset: Dataset, info: DatasetInfo, split: str, origin: Path, may_be_partial: bool = False) -> Dataset:

@@ -1,7 +1,8 @@
-"""State dictionaries of PyTorch from memory or from files, as NumPy arrays; no file's code is ever run."""
+"""Reads files of other libraries' weights. Their content tells their kind, and no code in them is ever run."""
 
-import os
 import pathlib
+import re
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,69 +10,42 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from resjax.errors import InputError
+from resjax.errors import InputError, printable
+from resjax.interop.file_kinds import Kind, readable_kind
 
-TORCH_SUFFIXES = (".pth", ".pt", ".th", ".tar", ".bin", ".ckpt", ".pt7", ".pytorch")
-"""Of files written by `torch.save`."""
+TORCH_SUFFIXES = (".pth", ".pt", ".th", ".tar", ".bin", ".ckpt", ".pt7", ".pytorch", ".t7", ".pkl", ".pyth")
+"""Usual suffixes of `torch.save`. They only decide what a missing path was meant to be."""
 
-_CONTAINERS = ("state_dict", "model", "net", "params")
-_PREFIX = "module."  # of DataParallel
+_SAFETENSORS_DAMAGE = (SafetensorError, OSError, ValueError, TypeError, KeyError, AttributeError, MemoryError)
 
 
-def read_state_dict(source: Any) -> dict[str, np.ndarray]:
-    """The arrays of a state dictionary by name, out of their usual containers and without DataParallel's prefix.
-
-    Args:
-      source: a mapping from names to arrays of NumPy, JAX or PyTorch, or the path of a file: `.safetensors`, or one of
-        `TORCH_SUFFIXES`.
+def read_file(path: pathlib.Path) -> Mapping[str, Any] | Any:
+    """The content of a safetensors file, or of one of `torch.save`.
 
     Raises:
-      InputError: for anything else, and for a file that cannot be read or that holds more than plain arrays.
+      InputError: for a file of another kind, one that cannot be read, or one that holds more than plain data.
     """
-    if isinstance(source, (str, os.PathLike)):
-        source = _read_file(pathlib.Path(source))
-    if not isinstance(source, Mapping):
-        raise InputError(
-            "state_dict: expected a mapping from names to arrays, or the path of a .safetensors or .pth file, got"
-            f" {type(source).__name__}"
-        )
-    while (container := next((key for key in _CONTAINERS if isinstance(source.get(key), Mapping)), None)) is not None:
-        statistics = source.get("stats", {}) if container == "params" else {}  # of szagoruyko's earlier checkpoints
-        source = {**source[container], **statistics}
-    for name, value in source.items():
-        if not isinstance(name, str) or isinstance(value, Mapping):
-            raise InputError(
-                f"state_dict: expected names with arrays, but {name!r} has a {type(value).__name__}: give the mapping"
-                f" of a module's state_dict() alone, or with it under one of {', '.join(map(repr, _CONTAINERS))}"
-            )
-    while source and all(name.startswith(_PREFIX) for name in source):
-        source = {name.removeprefix(_PREFIX): value for name, value in source.items()}
-    return {name: _as_numpy(value) for name, value in source.items()}
+    return read_safetensors(path) if readable_kind(path) is Kind.SAFETENSORS else _read_torch(path)
 
 
-def _as_numpy(value):
-    if hasattr(value, "detach"):  # a tensor of PyTorch, which need not be installed for all else
-        value = value.detach().cpu()
-        if value.is_floating_point() and value.element_size() < 4:
-            value = value.float()  # NumPy has no bfloat16
-        value = value.numpy()
-    return np.asarray(value)
-
-
-def _read_file(path: pathlib.Path) -> Any:
-    if path.suffix != ".safetensors" and path.suffix not in TORCH_SUFFIXES:
-        raise InputError(
-            f"{path}: unknown kind of file {path.suffix!r}; known are .safetensors and, through PyTorch,"
-            f" {', '.join(TORCH_SUFFIXES)}"
-        )
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    if path.suffix != ".safetensors":
-        return _read_torch(path)
+def read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """The arrays of a safetensors file by name; raises InputError if it cannot be read."""
     try:
         return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path}: not a readable safetensors file: {error}") from error
+    except _SAFETENSORS_DAMAGE as error:
+        if match := re.search(rb'"dtype":\s*"(F8_\w+|F4|F6_\w+)"', _header(path)):
+            reason = f"holds arrays of {match[1].decode()}, which are not read; save it in float32"
+            raise InputError(f"{path}: {reason}") from None
+        reason = printable(error, 200)
+        raise InputError(f"{path}: not a readable safetensors file ({reason}); download or save it again") from None
+
+
+def _header(path):
+    try:
+        with open(path, "rb") as stream:
+            return stream.read(min(int.from_bytes(stream.read(8), "little"), 10_000_000))
+    except OSError:
+        return b""
 
 
 def _read_torch(path: pathlib.Path) -> Any:
@@ -83,13 +57,29 @@ def _read_torch(path: pathlib.Path) -> Any:
         import torch
     except ImportError:
         raise InputError(f"{path}: this file needs PyTorch to be read: install torch, {way_out}") from None
-    # Until 2.5 a crafted file runs code in spite of weights_only (CVE-2025-32434).
+    # Up to 2.5, a crafted file can run code in spite of weights_only (CVE-2025-32434).
     if tuple(map(int, torch.__version__.split(".")[:2])) < (2, 6):
         raise InputError(f"{path}: PyTorch {torch.__version__} does not read it safely: install torch>=2.6, {way_out}")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged or crafted file makes the reader raise anything
-        raise InputError(
-            f"{path}: not a file of plain arrays that torch.load(weights_only=True) reads: save the module's"
-            f" state_dict() alone ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
-        ) from error
+        with warnings.catch_warnings():  # about details of the format, which the user cannot change
+            warnings.simplefilter("ignore")
+            with open(path, "rb") as stream:  # given a path, PyTorch tells the kind of a file by its suffix
+                return torch.load(stream, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged or crafted file makes the reader raise any type
+        raise InputError(f"{path}: {_torch_trouble(str(error))}") from None
+
+
+def _torch_trouble(message: str) -> str:
+    """A short message in place of PyTorch's, which advises running the file's code and may contain terminal codes."""
+    message = re.sub(r"\x1b\[[0-9;]*m", "", message)
+    refused = re.search(r"(?:GLOBAL|global:?|class:?) ([\w.]+\.[\w.]+)", message)
+    if refused:
+        return (
+            f"holds an object of {printable(refused[1])}, and no object but plain arrays is made from a file: where it"
+            " was made, or where you trust it, torch.save the module's state_dict() alone"
+        )
+    if "Unsupported" in message or "weights_only" in message:
+        return "holds more than plain arrays: torch.save the module's state_dict() alone"
+    lines = message.strip().splitlines()
+    reason = f" ({printable(lines[0], 160)})" if lines else ""
+    return f"cut off or damaged, torch.load(weights_only=True) cannot read it{reason}; download or save it again"

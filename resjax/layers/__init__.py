@@ -1,12 +1,13 @@
-"""What every network is made of."""
+"""The layers of every network."""
 
 from resjax.layers.activation import gelu, relu
 from resjax.layers.backend import networks_in_a_loop, plain_convolutions, split_batch
-from resjax.layers.block import ORDERS, PRE_ACTIVATION, SHORTCUTS, ConvSpec, ResidualBlock
+from resjax.layers.block import ORDERS, BlockSpec, ConvSpec, Order, ResidualBlock
 from resjax.layers.conv import CONV_OUTPUT, Conv, conv2d
+from resjax.layers.dropout import Dropout, require_key
 from resjax.layers.gates import Gates, run_if_active, scale
 from resjax.layers.head import ClassifierHead
-from resjax.layers.initializers import INITIALIZERS, initializer
+from resjax.layers.initializers import INITIALIZERS, Initializer, initializer
 from resjax.layers.norm import MOMENTS, BatchNorm, empty_moments
 from resjax.layers.pool import max_pool, max_pool_halved
 from resjax.layers.shortcut import (
@@ -18,7 +19,7 @@ from resjax.layers.shortcut import (
     subsample_and_pad,
 )
 from resjax.layers.stage import REMAT_POLICIES, Stage, StageSpec
-from resjax.layers.stem import STEMS, Stem
+from resjax.layers.stem import STEM_STRIDES, STEMS, Stem
 from resjax.layers.stochastic_depth import EffectivePaths, StochasticDepth
 
 __all__ = [
@@ -26,18 +27,21 @@ __all__ = [
     "INITIALIZERS",
     "MOMENTS",
     "ORDERS",
-    "PRE_ACTIVATION",
     "REMAT_POLICIES",
-    "SHORTCUTS",
     "STEMS",
+    "STEM_STRIDES",
     "BatchNorm",
+    "BlockSpec",
     "ClassifierHead",
     "ConstantScaling",
     "Conv",
     "ConvSpec",
+    "Dropout",
     "EffectivePaths",
     "Gates",
     "Gating",
+    "Initializer",
+    "Order",
     "ResidualBlock",
     "ShortcutDropout",
     "ShortcutVariant",
@@ -55,6 +59,7 @@ __all__ = [
     "networks_in_a_loop",
     "plain_convolutions",
     "relu",
+    "require_key",
     "run_if_active",
     "scale",
     "split_batch",

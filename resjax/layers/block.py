@@ -2,11 +2,14 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 from flax import linen as nn
 
 from resjax.layers.activation import relu
+from resjax.layers.backend import apart
+from resjax.layers.dropout import Dropout
 from resjax.layers.gates import Gates, run_if_active
 from resjax.layers.shortcut import (
     ConstantScaling,
@@ -17,20 +20,31 @@ from resjax.layers.shortcut import (
     subsample_and_pad,
 )
 
-ORDERS = (
-    "original",
-    "bn_after_addition",
-    "relu_before_addition",
-    "relu_only_pre_activation",
-    "full_pre_activation",
-)
-"""Where BN and ReLU sit around the convolutions C (He et al. 2016, arXiv 1603.05027, figure 4 a .. e):
 
-original: C BN R C BN, addition, R; bn_after_addition: C BN R C, addition, BN R; relu_before_addition: C BN R C BN R,
-addition; relu_only_pre_activation: R C BN R C BN, addition; full_pre_activation: BN R C BN R C, addition.
-"""
-PRE_ACTIVATION = ("relu_only_pre_activation", "full_pre_activation")
-SHORTCUTS = ("A", "B", "C", "average_pool", "none")
+class Order(NamedTuple):
+    """Where a block has BN ("B") and the nonlinearity ("R").
+
+    Attributes:
+      front: before the first convolution.
+      between: between two convolutions.
+      behind: after the last convolution.
+      sum: after the addition.
+    """
+
+    front: str
+    between: str
+    behind: str
+    sum: str
+
+
+ORDERS = {
+    "original": Order("", "BR", "B", "R"),
+    "bn_after_addition": Order("", "BR", "", "BR"),
+    "relu_before_addition": Order("", "BR", "BR", ""),
+    "relu_only_pre_activation": Order("R", "BR", "B", ""),
+    "full_pre_activation": Order("BR", "BR", "", ""),
+}
+"""He et al. 2016, arXiv 1603.05027, figure 4 (a) .. (e)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +56,7 @@ class ConvSpec:
       features: output channels.
       strided: whether it is the one that carries the block's stride.
       groups, dilation: see `Conv`.
-      dropout_rate: share of its input dropped in training.
+      dropout_rate: fraction of its input dropped in training.
     """
 
     size: int
@@ -53,34 +67,30 @@ class ConvSpec:
     dropout_rate: float = 0.0
 
 
-class ResidualBlock(nn.Module):
-    """Convolutions with BN and ReLU in one of five orders, beside a shortcut.
-
-    He et al. 2015, arXiv 1512.03385, figures 2 and 5; He et al. 2016, arXiv 1603.05027, figure 4.
+@dataclasses.dataclass(frozen=True)
+class BlockSpec:
+    """What a residual block consists of.
 
     Attributes:
-      conv, norm: constructors of the convolution and of the normalisation.
       convs: the convolutions of the branch; the last one's features are the block's.
-      order: one of `ORDERS`.
+      order: a name in `ORDERS`.
       shortcut: "A" (subsample, zero channels), "B" (1x1 convolution where the shape changes, else identity), "C" (1x1
         convolution in every block), "average_pool" (as A, but averaging), or "none": a plain block, without addition.
         BN follows the 1x1 convolution, except in the orders with pre-activation.
       strides: stride of the branch and of the shortcut.
-      activate_first: pre-activation of the first convolution: "branch" alone; before the "shortcut" as well, which
-        then reads the activated input; where the "shape" changes as "shortcut", else as "branch"; or "done", where
-        x comes activated.
+      shares_activation: whether the shortcut also reads the input after the first pre-activation.
+      is_activated: whether the first pre-activation is already applied to the input.
       zero_init_last_norm: start the branch's last BN scale at 0, so that the block starts as its shortcut.
-      variant: what happens to the shortcut on its way.
-      activation: the nonlinearity, where the orders say ReLU.
+      variant: how the shortcut is changed (He et al. 2016, arXiv 1603.05027, section 3.1); None leaves it.
+      activation: the nonlinearity.
     """
 
-    conv: Callable[..., nn.Module]
-    norm: Callable[..., nn.Module]
     convs: tuple[ConvSpec, ...]
     order: str = "original"
     shortcut: str = "B"
     strides: int = 1
-    activate_first: str = "branch"
+    shares_activation: bool = False
+    is_activated: bool = False
     zero_init_last_norm: bool = False
     variant: ShortcutVariant | None = None
     activation: Callable[[jax.Array], jax.Array] = relu
@@ -90,98 +100,89 @@ class ResidualBlock(nn.Module):
         """Output channels."""
         return self.convs[-1].features
 
+
+class ResidualBlock(nn.Module):
+    """Convolutions with BN and ReLU in one of five orders, beside a shortcut.
+
+    He et al. 2015, arXiv 1512.03385, figures 2 and 5; He et al. 2016, arXiv 1603.05027, figure 4.
+
+    Attributes:
+      conv, norm: constructors of the convolution and of the normalisation.
+      spec: what the block consists of.
+    """
+
+    conv: Callable[..., nn.Module]
+    norm: Callable[..., nn.Module]
+    spec: BlockSpec
+
     @nn.compact
     def __call__(self, x: jax.Array, gates: Gates, train: bool) -> jax.Array:
         """Maps x [N, H, W, C] to [N, H / strides, W / strides, features]; a plain block does not read its gates."""
-        shape_changes = self.strides != 1 or x.shape[-1] != self.features
-        first_is_done = self.activate_first == "done"
-        if self.order in PRE_ACTIVATION and (
-            self.activate_first == "shortcut" or (self.activate_first == "shape" and shape_changes)
-        ):
-            x = self.activation(self._norm(0, train, x) if self.order == "full_pre_activation" else x)
-            first_is_done = True
-
-        def branch(block, x):
-            return block.branch(x, train, first_is_done)
-
-        if self.shortcut == "none":
-            return self._after(branch(self, x), train)
-        shortcut = self._shortcut(x, shape_changes, train)
-        branched = run_if_active(branch, self, x, shortcut, gates.active)
+        spec, order = self.spec, ORDERS[self.spec.order]
+        last = len(spec.convs) - 1
+        if spec.shares_activation:
+            x = self._activate(order.front, 0, x, train)
+        if spec.shortcut == "none":
+            return self._activate(order.sum, last, self.branch(x, train), train)
+        shortcut = self._shortcut(x, train)
+        if spec.strides != 1 and spec.shortcut in ("B", "C"):
+            x = apart(x)
+        branched = run_if_active(lambda block, x: block.branch(x, train), self, x, shortcut, gates.active)
         shortcut, branched = self._vary(x, shortcut, branched, train)
-        return self._after(gates.scale_skip(shortcut) + gates.scale_branch(branched), train)
+        return self._activate(order.sum, last, gates.scale_skip(shortcut) + gates.scale_branch(branched), train)
 
     @nn.nowrap
-    def branch(self, x: jax.Array, train: bool, first_is_done: bool) -> jax.Array:
-        """The residual branch, from x [N, H, W, C]; `first_is_done` where x has the first pre-activation behind it."""
-        last = len(self.convs) - 1
-        for i, spec in enumerate(self.convs):
-            if i > 0 or not first_is_done:
-                if self.order == "full_pre_activation":
-                    x = self.activation(self._norm(i, train, x))
-                elif self.order == "relu_only_pre_activation" and i == 0:
-                    x = self.activation(x)
-            x = self._conv(i, spec, train, x)
-            if self.order == "full_pre_activation":
-                continue
-            if i < last or self.order != "bn_after_addition":
-                x = self._norm(i, train, x)
-            if i < last or self.order == "relu_before_addition":
-                x = self.activation(x)
+    def branch(self, x: jax.Array, train: bool) -> jax.Array:
+        """The residual branch of x [N, H, W, C], to which the first pre-activation may be applied already."""
+        spec, order = self.spec, ORDERS[self.spec.order]
+        if not (spec.shares_activation or spec.is_activated):
+            x = self._activate(order.front, 0, x, train)
+        for i, conv in enumerate(spec.convs):
+            if conv.dropout_rate > 0:
+                x = Dropout(conv.dropout_rate, deterministic=not train, name=f"dropout_{i + 1}")(x)
+            x = self._conv(f"conv_{i + 1}", conv, x)
+            # Norms are counted from 1 in the order in which they come.
+            follows = order.behind if i == len(spec.convs) - 1 else order.between
+            x = self._activate(follows, i + order.front.count("B"), x, train)
         return x
 
     @nn.nowrap
-    def _conv(self, i, spec, train, x):
-        if spec.dropout_rate > 0:
-            x = nn.Dropout(spec.dropout_rate, deterministic=not train, name=f"dropout_{i + 1}")(x)
-        return self.conv(
-            spec.features,
-            kernel_size=(spec.size, spec.size),
-            strides=self.strides if spec.strided else 1,
-            dilation=spec.dilation,
-            groups=spec.groups,
-            name=f"conv_{i + 1}",
-        )(x)
+    def _activate(self, operations, i, x, train):
+        """Applies those of the block's i-th BN and the nonlinearity that `operations` names."""
+        spec = self.spec
+        if not operations.startswith("B"):
+            return spec.activation(x) if operations else x
+        is_zero = spec.zero_init_last_norm and i == len(spec.convs) - 1
+        norm = self.norm(name=f"norm_{i + 1}", **{"scale_init": "zeros"} if is_zero else {})
+        return norm(x, train, spec.activation if operations == "BR" else None)
 
     @nn.nowrap
-    def _norm(self, i, train, x):
-        is_zero = self.zero_init_last_norm and i == len(self.convs) - 1
-        options = {"scale_init": "zeros"} if is_zero else {}
-        return self.norm(name=f"norm_{i + 1}", **options)(x, train)
+    def _conv(self, name, conv, x, **options):
+        strides = self.spec.strides if conv.strided else 1
+        options |= {"strides": strides, "dilation": conv.dilation, "groups": conv.groups, "name": name}
+        return self.conv(conv.features, kernel_size=(conv.size, conv.size), **options)(x)
 
     @nn.nowrap
-    def _after(self, x, train):
-        if self.order == "bn_after_addition":
-            x = self._norm(len(self.convs) - 1, train, x)
-        return self.activation(x) if self.order in ("original", "bn_after_addition") else x
-
-    @nn.nowrap
-    def _shortcut(self, x, shape_changes, train):
-        if self.shortcut == "C" or (self.shortcut == "B" and shape_changes):
-            x = self.conv(self.features, kernel_size=(1, 1), strides=self.strides, name="shortcut_conv")(x)
-            return x if self.order in PRE_ACTIVATION else self.norm(name="shortcut_norm")(x, train)
+    def _shortcut(self, x, train):
+        spec = self.spec
+        shape_changes = spec.strides != 1 or x.shape[-1] != spec.features
+        if spec.shortcut == "C" or (spec.shortcut == "B" and shape_changes):
+            x = self._conv("shortcut_conv", ConvSpec(1, spec.features, strided=True), x)
+            return x if ORDERS[spec.order].front else self.norm(name="shortcut_norm")(x, train)
         if not shape_changes:
             return x
-        pad = average_and_pad if self.shortcut == "average_pool" else subsample_and_pad
-        return pad(x, self.features, self.strides)
+        pad = average_and_pad if spec.shortcut == "average_pool" else subsample_and_pad
+        return pad(x, spec.features, spec.strides)
 
     @nn.nowrap
     def _vary(self, x, shortcut, branched, train):
-        match self.variant:
-            case ConstantScaling():
-                return shortcut * self.variant.shortcut, branched * self.variant.branch
-            case ShortcutDropout():
-                dropout = nn.Dropout(self.variant.rate, deterministic=not train, name="shortcut_dropout")
-                return dropout(shortcut), branched
-            case Gating():
-                conv = self.conv(
-                    self.features,
-                    kernel_size=(1, 1),
-                    strides=self.strides,
-                    use_bias=True,
-                    bias_init=nn.initializers.constant(self.variant.bias_init),
-                    name="gate_conv",
-                )
-                gate = nn.sigmoid(conv(x))
-                return (1 - gate) * shortcut, gate * branched if self.variant.exclusive else branched
+        match self.spec.variant:
+            case ConstantScaling() as factors:
+                return shortcut * factors.shortcut, branched * factors.branch
+            case ShortcutDropout(rate):
+                return Dropout(rate, deterministic=not train, name="shortcut_dropout")(shortcut), branched
+            case Gating(exclusive, bias_init):
+                conv, bias = ConvSpec(1, self.spec.features, strided=True), nn.initializers.constant(bias_init)
+                gate = nn.sigmoid(self._conv("gate_conv", conv, x, use_bias=True, bias_init=bias))
+                return (1 - gate) * shortcut, gate * branched if exclusive else branched
         return shortcut, branched

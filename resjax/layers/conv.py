@@ -1,4 +1,4 @@
-"""2-D convolution in the form that is fast on the backend at hand."""
+"""2-D convolution, by the implementation that is fast on the platform it is compiled for."""
 
 from typing import Any
 
@@ -8,8 +8,8 @@ from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
 
 from resjax.errors import InputError
-from resjax.layers.backend import faster_forms, mesh_of_batch
-from resjax.layers.conv_forms import Geometry, conv_cpu, conv_xla
+from resjax.layers.backend import faster_forms, mesh_of_batch, placed_by_xla
+from resjax.layers.cpu.conv import Geometry, conv_cpu, conv_xla, every_nth_pixel
 from resjax.layers.initializers import initializer
 
 CONV_OUTPUT = "conv_output"
@@ -28,7 +28,7 @@ class Conv(nn.Module):
       strides: stride along height and width.
       padding: zeros added on each side along (height, width); None means dilation (kernel_size - 1) / 2.
       dilation: distance between the taps of the kernel along height and width.
-      groups: input and output channels are cut into so many groups, each convolved alone.
+      groups: number of groups that input and output channels are split into; each is convolved separately.
       use_bias: whether to add a bias.
       dtype: computation dtype; parameters are float32.
       kernel_init, bias_init: initialisers, or their names in `INITIALIZERS`.
@@ -59,14 +59,15 @@ class Conv(nn.Module):
             )
         shape = (*self.kernel_size, x.shape[-1] // self.groups, self.features)
         if self.has_variable("params", "kernel"):
-            held = self.get_variable("params", "kernel").shape
+            held: tuple[int, ...] = self.get_variable("params", "kernel").shape
             if held != shape:
                 raise InputError(
                     f"{'/'.join(self.path)}: kernel of shape {held} takes {held[2] * self.groups} input channels, got"
                     f" {x.shape[-1]} (input {x.shape})"
                 )
         kernel = self.param("kernel", initializer(self.kernel_init), shape, jnp.float32)
-        padding = self.padding or tuple(self.dilation * (k - 1) // 2 for k in self.kernel_size)
+        height, width = self.kernel_size
+        padding = self.padding or (self.dilation * (height - 1) // 2, self.dilation * (width - 1) // 2)
         y = conv2d(x.astype(self.dtype), kernel.astype(self.dtype), self.strides, padding, self.dilation, self.groups)
         y = checkpoint_name(y, CONV_OUTPUT)
         if self.use_bias:
@@ -80,10 +81,14 @@ def conv2d(
     """Convolves x [N, H, W, C_in] with kernel [kh, kw, C_in / groups, C_out], as `conv_cpu` or as XLA does.
 
     Raises:
-      InputError: for an unknown value of RESJAX_CONV.
+      InputError: for an unknown value of RESJAX_CPU_OPERATORS.
     """
     (top, left) = padding
+    if strides > 1 and kernel.shape[:2] == (1, 1) and padding == (0, 0):
+        # Otherwise the gradient is convolved with as many zeros as there are pixels that the stride leaves out.
+        x, strides = every_nth_pixel(x, strides), 1
     geometry = Geometry(((top, top), (left, left)), strides, dilation, groups=groups)
-    if faster_forms():
-        return conv_cpu(x, kernel, geometry, mesh_of_batch())
-    return conv_xla(x, kernel, geometry)
+    if not faster_forms():
+        return conv_xla(x, kernel, geometry)
+    mesh = mesh_of_batch()
+    return placed_by_xla(lambda x, kernel: conv_cpu(x, kernel, geometry, mesh), x, kernel)

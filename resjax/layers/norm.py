@@ -1,6 +1,8 @@
-"""Batch normalisation with every convention that papers and frameworks disagree on made explicit."""
+"""Batch normalisation. Where papers and frameworks use different conventions, an attribute chooses."""
 
-from collections.abc import Mapping
+import functools
+import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -9,9 +11,10 @@ from flax import linen as nn
 from jax import lax
 
 from resjax.errors import InputError
-from resjax.layers.backend import faster_forms, mesh_of_batch
+from resjax.layers.activation import relu
+from resjax.layers.backend import faster_forms, mesh_of_batch, placed_by_xla
+from resjax.layers.cpu.norm import moments_of, normalize
 from resjax.layers.initializers import initializer
-from resjax.layers.norm_forms import normalize_cpu, normalize_plain
 
 MOMENTS = "batch_moments"
 
@@ -19,13 +22,14 @@ MOMENTS = "batch_moments"
 class BatchNorm(nn.Module):
     """Batch normalisation over N, H, W (Ioffe & Szegedy 2015, arXiv 1502.03167, Algorithm 1).
 
-    Statistics are computed in float32 (float64 where x is), the variance from differences: the one-pass
-    E[x^2] - E[x]^2 loses its digits where the mean is large. They do not depend on the number of devices that
-    share the batch: `norm_scope` says over which images they are taken. The running ones are those of the whole batch
-    in every scope: their variance holds the spread of the groups' means, too.
+    Statistics are computed in float32 (float64 if x is float64). The variance is computed from differences, because
+    E[x^2] - E[x]^2 in one pass loses digits where the mean is large. On a GPU or a TPU, bfloat16 takes one pass over
+    the differences to the running mean. Statistics do not depend on the number of devices that share the batch:
+    `norm_scope` says over which images they are taken. The running statistics are always those of the whole batch:
+    the running variance includes the spread of the groups' means.
 
     Variables: params `scale`, `bias`; batch_stats `mean`, `var`; each [C], float32. Where there are `batch_moments`
-    (see `empty_moments`) the call is one of several that share an update of the running statistics.
+    (see `empty_moments`) the call is one of several that together make one update of the running statistics.
 
     Attributes:
       momentum: weight of the OLD running statistics in each update (0.9 here = 0.1 in Torch's convention).
@@ -33,7 +37,7 @@ class BatchNorm(nn.Module):
       unbiased_running_variance: store n / (n - 1) times the batch variance, as Torch does; False stores it biased.
       dtype: dtype of the result.
       scale_init: initialiser of `scale`, or its name in `INITIALIZERS`.
-      frozen: normalise by the running statistics in training, too, and leave them as they are.
+      frozen: use the running statistics in training as well, and do not update them.
       norm_scope: "global", statistics of the whole batch, or n: of each n consecutive images, as published networks
         were trained on several GPUs ("ghost batches", Hoffer et al. 2017, arXiv 1705.08741, section 4).
     """
@@ -47,34 +51,73 @@ class BatchNorm(nn.Module):
     norm_scope: str | int = "global"
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    def __call__(
+        self,
+        x: jax.Array,
+        train: bool,
+        activation: Callable[[jax.Array], jax.Array] | None = None,
+        pool: Callable[[jax.Array], jax.Array] | None = None,
+    ) -> jax.Array:
         """Normalises x [N, H, W, C] by batch statistics (train, unless they are frozen) or by running ones.
 
+        The `activation` is applied to the result. `resjax.layers.relu` is fused and needs no further pass over x.
+        Then comes `pool`, max-pooling. In training, with `relu` or no activation, only its windows' largest values are
+        normalised, so that no normalised array of x's size is written.
+
         Raises:
-          InputError: with train=True where `batch_stats` is not mutable.
+          InputError: with train=True where `batch_stats` is not mutable, or where a channel has a single value.
         """
         channels = (x.shape[-1],)
         scale = self.param("scale", initializer(self.scale_init), channels, jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, channels, jnp.float32)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels, jnp.float32)
         running_var = self.variable("batch_stats", "var", jnp.ones, channels, jnp.float32)
-        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         if train and not self.frozen:
             if not self.is_mutable_collection("batch_stats"):
                 raise InputError(
                     "train=True updates the running statistics: call apply(..., mutable=['batch_stats'])"
                     " and keep the variables it returns"
                 )
-            groups = self._groups(x)
-            if faster_forms():
-                y, mean, var = normalize_cpu(groups, scale, bias, self.epsilon, mesh_of_batch())
-            else:
-                y, mean, var = normalize_plain(groups, scale, bias, self.epsilon)
+            images = x.shape[0] if self.norm_scope == "global" else self.norm_scope
+            if images * math.prod(x.shape[1:-1]) == 1 and not self.is_initializing():
+                raise InputError(
+                    f"{'/'.join(self.path)}: train=True normalises each channel by the one value it has, which leaves"
+                    f" nothing of the input {x.shape}: give more or larger images, or frozen_statistics=True"
+                )
+            rectified, monotone = activation is relu, activation in (None, relu)
+            y, moments = placed_by_xla(
+                functools.partial(self._normalized, rectified=rectified, pool=pool if monotone else None),
+                x,
+                scale,
+                bias,
+                running_mean.value,
+                whole_results=1,
+            )
             if not self.is_initializing():
-                self._move(running_mean, running_var, mean.reshape(-1, *channels), var.reshape(-1, *channels), x)
-            return y.reshape(x.shape).astype(self.dtype)
-        mean, var = running_mean.value, running_var.value
-        return ((x - mean) * (lax.rsqrt(var + self.epsilon) * scale) + bias).astype(self.dtype)
+                means, variances = moments.reshape(2, -1, *channels)
+                self._move(running_mean, running_var, means, variances, x)
+            activation, pool = None if rectified else activation, None if monotone else pool
+        else:
+            mean, var = running_mean.value, running_var.value
+            x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+            y = ((x - mean) * (lax.rsqrt(var + self.epsilon) * scale) + bias).astype(self.dtype)
+        y = y if activation is None else activation(y)
+        return y if pool is None else pool(y)
+
+    @nn.nowrap
+    def _normalized(self, x, scale, bias, near, rectified, pool):
+        """(y, mean and variance [2, .., 1, 1, 1, C]) of x by its own statistics; y is pooled."""
+        groups, mesh = self._groups(x), mesh_of_batch()
+        moments = moments_of(groups, near, mesh, faster_forms())
+        if pool is not None:
+            # Normalising keeps the order of values, or with a negative scale turns it round: the largest of a window is
+            # known before. Only these are normalised then, and the gradient's sums run over them.
+            turned = scale < 0
+            x = pool(jnp.where(turned, -x, x))
+            x = jnp.where(turned, -x, x)
+            groups = self._groups(x)
+        y = normalize(groups, moments, scale, bias, self.epsilon, mesh, rectified, self.dtype)
+        return y.reshape(x.shape), moments
 
     @nn.nowrap
     def _groups(self, x):
@@ -102,7 +145,8 @@ class BatchNorm(nn.Module):
         n = x.size // x.shape[-1]
         old_mean, old_var = running_mean.value, running_var.value
         if self.has_variable(MOMENTS, "calls"):
-            shared = {name: self.variable(MOMENTS, name) for name in ("calls", "mean", "var", "old_mean", "old_var")}
+            names = ("calls", "mean", "var", "old_mean", "old_var")
+            shared: dict[str, nn.Variable] = {name: self.variable(MOMENTS, name) for name in names}
             calls, so_far = shared["calls"].value, shared["mean"].value
             new = 1 / (calls + 1)
             var = (1 - new) * shared["var"].value + new * var + new * (1 - new) * jnp.square(mean - so_far)

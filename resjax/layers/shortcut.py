@@ -1,4 +1,4 @@
-"""Shortcuts: how a block's input reaches its output where the shape changes, and what may be done to it on the way."""
+"""Shortcuts: how a block's input reaches its output if the shape changes, and variants that scale, gate or drop it."""
 
 import dataclasses
 
@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from resjax.errors import InputError
+from resjax.layers.cpu.conv import every_nth_pixel
 
 
 def subsample_and_pad(x: jax.Array, features: int, strides: int) -> jax.Array:
@@ -14,7 +15,7 @@ def subsample_and_pad(x: jax.Array, features: int, strides: int) -> jax.Array:
 
     He et al. 2015, arXiv 1512.03385, section 3.3.
     """
-    return _append_zeros(x[:, ::strides, ::strides, :], features)
+    return _append_zeros(every_nth_pixel(x, strides), features)
 
 
 def average_and_pad(x: jax.Array, features: int, strides: int) -> jax.Array:
@@ -23,8 +24,9 @@ def average_and_pad(x: jax.Array, features: int, strides: int) -> jax.Array:
     Huang et al. 2016, arXiv 1603.09382, code: 2x2 average pooling where the resolution halves.
     """
     window = (strides, strides)
-    # A window that reaches over the edge averages what it has, so that odd sizes halve as the convolution halves them.
-    pads = [(0, -size % strides) for size in x.shape[1:3]]
+    # A window over the edge averages the pixels that it has, so that odd sizes halve as those of a convolution do.
+    # Of a size that is a symbol as many as may be needed: a window that begins outside is none.
+    pads = [(0, -size % strides if isinstance(size, int) else strides - 1) for size in x.shape[1:3]]
     return _append_zeros(nn.avg_pool(x, window, window, pads, count_include_pad=False), features)
 
 
@@ -38,7 +40,12 @@ def _append_zeros(x, features):
 
 @dataclasses.dataclass(frozen=True)
 class ConstantScaling:
-    """shortcut * `shortcut` + branch * `branch` (He et al. 2016, arXiv 1603.05027, section 3.1)."""
+    """shortcut * `shortcut` + branch * `branch` (He et al. 2016, arXiv 1603.05027, section 3.1).
+
+    Attributes:
+      shortcut: constant factor of every shortcut.
+      branch: constant factor of every branch.
+    """
 
     shortcut: float = 0.5
     branch: float = 0.5
@@ -51,7 +58,7 @@ class Gating:
     He et al. 2016, arXiv 1603.05027, section 3.1: exclusive and shortcut-only gating.
 
     Attributes:
-      exclusive: whether the branch is gated too.
+      exclusive: whether gates multiply the branch, too, or the shortcut only.
       bias_init: initial b_g; the paper searched 0 .. -10.
     """
 
@@ -61,7 +68,11 @@ class Gating:
 
 @dataclasses.dataclass(frozen=True)
 class ShortcutDropout:
-    """Dropout of the shortcut's output (He et al. 2016, arXiv 1603.05027, section 3.1)."""
+    """Dropout of the shortcut's output (He et al. 2016, arXiv 1603.05027, section 3.1).
+
+    Attributes:
+      rate: fraction of the shortcut's output that is dropped in training.
+    """
 
     rate: float = 0.5
 
@@ -71,4 +82,4 @@ class ShortcutDropout:
 
 
 ShortcutVariant = ConstantScaling | Gating | ShortcutDropout
-"""What table 1 of He et al. 2016 does to identity shortcuts; its 1x1 convolution is shortcut "C"."""
+"""The changes of identity shortcuts in table 1 of He et al. 2016; its 1x1 convolution is shortcut "C"."""

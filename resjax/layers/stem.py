@@ -1,4 +1,4 @@
-"""The stem: from an image to the first stage."""
+"""The stem, between the image and the first stage."""
 
 from collections.abc import Callable
 
@@ -8,11 +8,13 @@ from flax import linen as nn
 from resjax.layers.activation import relu
 from resjax.layers.pool import max_pool
 
-STEMS = ("cifar", "imagenet")
+STEM_STRIDES = {"cifar": 1, "cifar_max_pool": 2, "imagenet": 4}
+STEMS = tuple(STEM_STRIDES)
 
 
 class Stem(nn.Module):
-    """A 3x3 convolution ("cifar"), or 7x7 with stride 2 and 3x3 max-pooling with stride 2 ("imagenet").
+    """A 3x3 convolution ("cifar"), then 3x3 max-pooling with stride 2 ("cifar_max_pool"), or both
+    with a 7x7 convolution of stride 2 ("imagenet").
 
     Attributes:
       conv, norm: constructors of the convolution and of the normalisation.
@@ -29,10 +31,12 @@ class Stem(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
-        """Maps images [N, H, W, C] to [N, H, W, features], or to a quarter of the height and width."""
+        """Maps images [N, H, W, C] to [N, H, W, features], a half or a quarter of the height and width."""
         is_large = self.kind == "imagenet"
         size = (7, 7) if is_large else (3, 3)
         x = self.conv(self.features, kernel_size=size, strides=2 if is_large else 1, name="conv")(images)
+        pool = None if self.kind == "cifar" else max_pool
         if self.activate:
-            x = relu(self.norm(name="norm")(x, train))
-        return max_pool(x) if is_large else x
+            norm = self.norm(name="norm")
+            return norm(x, train, relu) if pool is None else norm(x, train, relu, pool)
+        return x if pool is None else pool(x)

@@ -1,12 +1,16 @@
 """Networks of the residual family and their names."""
 
-from resjax.models.cost import multiply_adds, parameter_count
+import importlib
+import pkgutil
+
+from resjax.models.cost import multiply_adds, parameter_count, weighted_layers
 from resjax.models.densenet import DenseNet
 from resjax.models.highway import Highway
-from resjax.models.network import Network, first_kernel
+from resjax.models.network import Network
+from resjax.models.outline import Part, outline
 from resjax.models.preact_resnet import PreActResNet
-from resjax.models.published import Facts, Paper, PublishedResult
-from resjax.models.registry import ModelInfo, create_model, list_models, model_info
+from resjax.models.published import Paper, PublishedFacts, PublishedResult
+from resjax.models.registry import ModelInfo, create_model, list_models, model_info, register_model
 from resjax.models.resnet import ResNet
 from resjax.models.resnext import ResNeXt, convert_form
 from resjax.models.segmentation import SegmentationNetwork, create_segmentation_model, load_trunk, upsample
@@ -19,11 +23,12 @@ from resjax.models.wider_resnet import WiderResNet
 __all__ = [
     "VGG",
     "DenseNet",
-    "Facts",
+    "PublishedFacts",
     "Highway",
     "ModelInfo",
     "Network",
     "Paper",
+    "Part",
     "PreActResNet",
     "PublishedResult",
     "ResNeXt",
@@ -35,14 +40,20 @@ __all__ = [
     "convert_form",
     "create_model",
     "create_segmentation_model",
-    "first_kernel",
     "list_models",
     "load_trunk",
     "model_info",
     "multiply_adds",
+    "outline",
     "parameter_count",
+    "register_model",
     "restack",
     "stacked_stages",
     "unrolled",
     "upsample",
+    "weighted_layers",
 ]
+
+# Families register themselves: a new file here needs no line elsewhere.
+for _file in pkgutil.iter_modules(__path__, f"{__name__}."):
+    importlib.import_module(_file.name)

@@ -1,4 +1,4 @@
-"""Stride traded for dilation: the same variables, computed at more places."""
+"""Replaces stride by dilation: the same variables give features at a higher resolution."""
 
 import dataclasses
 import itertools
@@ -10,12 +10,12 @@ from resjax.layers import ConvSpec
 
 
 class StageGeometry(NamedTuple):
-    """How far apart a stage's convolutions look, and put out, their pixels.
+    """Stride and dilation of a stage.
 
     Attributes:
-      strides: of the stage's first block.
-      first_dilation: of the convolution that carries the stride.
-      dilation: of all behind it.
+      strides: stride of the stage's first block.
+      first_dilation: dilation of the convolution that carries the stride.
+      dilation: dilation of all convolutions after it.
     """
 
     strides: int = 1
@@ -23,28 +23,28 @@ class StageGeometry(NamedTuple):
     dilation: int = 1
 
     def of_first_block(self, convs: tuple[ConvSpec, ...]) -> tuple[ConvSpec, ...]:
-        """The convolutions of the first block; those before the one with the stride look as far as it does."""
+        """The convolutions of the first block; those before the one with the stride have its dilation."""
         strided = next(i for i, conv in enumerate(convs) if conv.strided)
         return _dilate(convs[: strided + 1], self.first_dilation) + _dilate(convs[strided + 1 :], self.dilation)
 
     def of_other_blocks(self, convs: tuple[ConvSpec, ...]) -> tuple[ConvSpec, ...]:
-        """The convolutions of the blocks behind the first."""
+        """The convolutions of the blocks after the first."""
         return _dilate(convs, self.dilation)
 
 
 def stage_geometries(strides: Sequence[int], output_stride: int | None, stem_stride: int = 1) -> list[StageGeometry]:
-    """The geometry of each stage once the strides beyond `output_stride` are traded for dilation.
+    """Stride and dilation of each stage when the strides beyond `output_stride` become dilation.
 
-    The trunk then computes `total stride / output_stride` times as many rows and columns, of which every so manyth is
+    With r = total stride / output_stride, the trunk then computes r times as many rows and columns, and every r-th is
     what it computed before (Chen et al. 2015, arXiv 1412.7062, section 3.1; Wu et al. 2016, arXiv 1611.10080).
 
     Args:
-      strides: of the stages.
-      output_stride: pixels of the image to one of the last stage; None keeps all strides.
-      stem_stride: of the stem.
+      strides: strides of the stages.
+      output_stride: pixels of the image per pixel of the last stage; None keeps all strides.
+      stem_stride: stride of the stem.
 
     Raises:
-      InputError: for an `output_stride` that is none of the strides on the way.
+      InputError: for an `output_stride` that is not the total stride after the stem or a stage.
     """
     on_the_way = list(itertools.accumulate(strides, lambda a, b: a * b, initial=stem_stride))
     if output_stride is not None and output_stride not in on_the_way:

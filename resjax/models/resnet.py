@@ -1,15 +1,34 @@
 """ResNet and its plain twin (He et al. 2015, arXiv 1512.03385), and the bottlenecks of ResNeXt and Wide ResNet."""
 
 import functools
+from typing import Any, Literal
 
 import jax
 from flax import linen as nn
 
 from resjax.errors import InputError
-from resjax.layers import SHORTCUTS, ConvSpec, Gates, ResidualBlock, StageSpec
+from resjax.layers import STEM_STRIDES, BlockSpec, ConvSpec, Gates, StageSpec
+from resjax.models.checks import blocks_of_depth, check_positive
 from resjax.models.dilation import StageGeometry, stage_geometries
-from resjax.models.inputs import check_choice, check_positive
 from resjax.models.network import ResidualNetwork
+from resjax.models.published import HE_2015
+from resjax.models.published.cifar import CIFAR_NETWORKS
+from resjax.models.published.imagenet import IMAGENET_NETWORKS
+from resjax.models.published.torch_names import RESNET_NAMES
+from resjax.models.registry import IMAGENET_SHAPE, NUMBER, register_model
+
+# He et al. 2015 (arXiv 1512.03385), table 1; 200 from He et al. 2016 (arXiv 1603.05027), section 5.
+IMAGENET_STAGES = {
+    18: ("basic", (2, 2, 2, 2)),
+    34: ("basic", (3, 4, 6, 3)),
+    50: ("bottleneck", (3, 4, 6, 3)),
+    101: ("bottleneck", (3, 4, 23, 3)),
+    152: ("bottleneck", (3, 8, 36, 3)),
+    200: ("bottleneck", (3, 24, 36, 3)),
+}
+_DEPTHS = "18|34|50|101|152|200"
+# These depths never mean a CIFAR network.
+CIFAR_DEPTH = rf"(?!(?:{_DEPTHS})(?:_|$)){NUMBER}"
 
 
 class ResNet(ResidualNetwork):
@@ -19,36 +38,34 @@ class ResNet(ResidualNetwork):
 
     Attributes:
       stage_sizes: blocks in each stage.
-      widths: channels of each stage's 3x3 convolutions; a bottleneck puts out four times as many.
-      stem_width: channels of the stem; None takes those of the first stage.
+      widths: channels of each stage's 3x3 convolutions; the output of a bottleneck has four times as many.
+      stem_width: channels of the stem; None takes the width of the first stage.
       block: "basic", two 3x3 convolutions, or "bottleneck", 1x1, 3x3, 1x1.
-      shortcut: "A", "B", "C", "average_pool" (see `resjax.layers.ResidualBlock`), or "none" for the plain network.
+      shortcut: "A", "B", "C", "average_pool" (see `resjax.layers.BlockSpec`), or "none" for the plain network.
       bottleneck_stride: which convolution of a bottleneck carries the stride: the first "1x1" (v1, as published) or the
         "3x3" (v1.5, as fb.resnet.torch and torchvision).
       cardinality: groups of a bottleneck's 3x3 convolution (ResNeXt, arXiv 1611.05431).
       base_width: channels of each group of the first stage, for widths[0] = 64; the inner width of a bottleneck is
         floor(width * base_width / 64) * cardinality. 64 for ResNet, 128 for WRN-50-2.
       zero_init_residual: start the last BN scale of each block at 0 (Goyal et al. 2017, arXiv 1706.02677, section 5.1).
-      output_stride: pixels of the image to one of the last stage, for dense prediction with the same variables: strides
-        beyond it become dilation. None keeps every stride.
+      output_stride: pixels of the image per pixel of the last stage, for dense prediction with the same variables:
+        strides beyond it become dilation. None keeps every stride.
     """
 
     stage_sizes: tuple[int, ...] = (3, 3, 3)
     widths: tuple[int, ...] = (16, 32, 64)
     stem_width: int | None = None
-    block: str = "basic"
-    shortcut: str = "A"
-    bottleneck_stride: str = "3x3"
+    block: Literal["basic", "bottleneck"] = "basic"
+    shortcut: Literal["A", "B", "C", "average_pool", "none"] = "A"
+    bottleneck_stride: Literal["1x1", "3x3"] = "3x3"
     cardinality: int = 1
     base_width: int = 64
     zero_init_residual: bool = False
     output_stride: int | None = None
+    torch_names = RESNET_NAMES
 
     def __post_init__(self):
         check_stages(self.stage_sizes, self.widths)
-        check_choice("block", self.block, ("basic", "bottleneck"))
-        check_choice("shortcut", self.shortcut, SHORTCUTS)
-        check_choice("bottleneck_stride", self.bottleneck_stride, ("1x1", "3x3"))
         for field in ("cardinality", "base_width", "stem_width"):
             if getattr(self, field) is not None:
                 check_positive(field, getattr(self, field))
@@ -66,40 +83,27 @@ class ResNet(ResidualNetwork):
         super().__post_init__()
         self._geometries()
 
-    @property
-    def num_blocks(self) -> int:
-        """Number of residual blocks, the length of a gate array; 0 for a plain network."""
-        return 0 if self.shortcut == "none" else sum(self.stage_sizes)
-
     @nn.nowrap
     def trunk(self, images: jax.Array, train: bool, gates: Gates) -> dict[str, jax.Array]:
         """The stages' outputs by name, [N, H', W', C'] each; "final" is the last."""
-        x = self.make_stem(self.stem_width or self.widths[0], activate=True)(images, train)
-        return self.run_stages(x, self.stages(), train, gates)
+        width = self.stem_width or self.widths[0]
+        return self.stem_and_stages(images, train, gates, width, activate_stem=True)
 
     @nn.nowrap
     def stages(self) -> list[StageSpec]:
-        """What the stages consist of."""
+        """The `BlockSpec`s of the stages."""
+        make = functools.partial(BlockSpec, shortcut=self.shortcut, zero_init_last_norm=self.zero_init_residual)
         stages = []
         for num_blocks, width, geometry in zip(self.stage_sizes, self.widths, self._geometries(), strict=True):
-            block = self.residual_block(width)
-            convs = block.keywords["convs"]
-            first = functools.partial(block, strides=geometry.strides, convs=geometry.of_first_block(convs))
-            others = functools.partial(block, convs=geometry.of_other_blocks(convs))
-            stages.append(StageSpec(first, others, num_blocks))
+            convs = self.branch_convs(width)
+            first = make(geometry.of_first_block(convs), strides=geometry.strides)
+            stages.append(StageSpec(first, make(geometry.of_other_blocks(convs)), num_blocks))
         return stages
 
     @nn.nowrap
     def _geometries(self) -> list[StageGeometry]:
         strides = (1,) + (2,) * (len(self.stage_sizes) - 1)
-        return stage_geometries(strides, self.output_stride, stem_stride=4 if self.stem == "imagenet" else 1)
-
-    @nn.nowrap
-    def residual_block(self, width: int) -> functools.partial:
-        """Constructor of a block of a stage of `width`."""
-        conv, norm = self.conv_and_norm()
-        options = {"shortcut": self.shortcut, "zero_init_last_norm": self.zero_init_residual}
-        return functools.partial(ResidualBlock, conv, norm, convs=self.branch_convs(width), **options)
+        return stage_geometries(strides, self.output_stride, stem_stride=STEM_STRIDES[self.stem])
 
     @nn.nowrap
     def branch_convs(self, width: int) -> tuple[ConvSpec, ...]:
@@ -134,3 +138,29 @@ def check_stages(stage_sizes: tuple[int, ...], widths: tuple[int, ...]) -> None:
     check_positive("widths", widths)
     if len(stage_sizes) != len(widths):
         raise InputError(f"stage_sizes {stage_sizes} and widths {widths}: expected one width for each stage")
+
+
+@register_model("resnet_<6n+2>", f"resnet_{CIFAR_DEPTH}", module=ResNet, paper=HE_2015, facts=CIFAR_NETWORKS)
+def cifar_fields(depth: int, shortcut: str = "A") -> dict[str, Any]:
+    """The fields of a network with 6 n + 2 layers for CIFAR."""
+    return {"stage_sizes": (blocks_of_depth(depth, 6, 2),) * 3, "shortcut": shortcut}
+
+
+@register_model("plain_<6n+2>", f"plain_{CIFAR_DEPTH}", module=ResNet, paper=HE_2015, facts=CIFAR_NETWORKS)
+def _plain(depth: int) -> dict[str, Any]:
+    return cifar_fields(depth, shortcut="none")
+
+
+@register_model(
+    f"resnet_<{_DEPTHS}>", module=ResNet, paper=HE_2015, input_shape=IMAGENET_SHAPE, facts=IMAGENET_NETWORKS
+)
+def imagenet_fields(depth: int, **fields: Any) -> dict[str, Any]:
+    """The fields of a network of table 1 for ImageNet, with some replaced."""
+    block, stage_sizes = IMAGENET_STAGES[depth]
+    common = {"widths": (64, 128, 256, 512), "stem": "imagenet", "shortcut": "B", "num_classes": 1000}
+    return {"block": block, "stage_sizes": stage_sizes, **common, **fields}
+
+
+@register_model("plain_<18|34>", module=ResNet, paper=HE_2015, input_shape=IMAGENET_SHAPE, facts=IMAGENET_NETWORKS)
+def _plain_imagenet(depth: int) -> dict[str, Any]:
+    return imagenet_fields(depth, shortcut="none")

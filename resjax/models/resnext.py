@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +11,12 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from resjax.errors import InputError
 from resjax.layers import ConvSpec, ResidualBlock, initializer, relu
-from resjax.models.inputs import check_choice
-from resjax.models.resnet import ResNet
+from resjax.models.checks import blocks_of_depth, check_choice
+from resjax.models.published import XIE_2016
+from resjax.models.published.cifar import CIFAR_NETWORKS
+from resjax.models.published.imagenet import IMAGENET_NETWORKS
+from resjax.models.registry import IMAGENET_SHAPE, NUMBER, register_model
+from resjax.models.resnet import CIFAR_DEPTH, IMAGENET_STAGES, ResNet, imagenet_fields
 from resjax.models.stacking import restack, stacked_stages
 
 FORMS = ("split_transform_sum", "early_concatenation", "grouped_convolution")
@@ -23,43 +27,37 @@ class ResNeXt(ResNet):
 
     Attributes, beside those of `ResNet`:
       form: how a block is computed, figure 3 (a), (b) or (c): "split_transform_sum", a 1x1, 3x3, 1x1 path for each
-        group, their sum before BN; "early_concatenation", a 1x1, 3x3 path for each, concatenated before one 1x1; or
-        "grouped_convolution". The same function with parameters of other shapes, see `convert_form`.
+        group, summed before BN; "early_concatenation", a 1x1, 3x3 path for each group, concatenated before one 1x1;
+        or "grouped_convolution". All are the same function; parameter shapes differ, see `convert_form`.
     """
 
     widths: tuple[int, ...] = (64, 128, 256)
-    block: str = "bottleneck"
-    shortcut: str = "B"
+    block: Literal["basic", "bottleneck"] = "bottleneck"
+    shortcut: Literal["A", "B", "C", "average_pool", "none"] = "B"
     cardinality: int = 8
-    form: str = "grouped_convolution"
+    form: Literal["split_transform_sum", "early_concatenation", "grouped_convolution"] = "grouped_convolution"
 
     def __post_init__(self):
-        check_choice("form", self.form, FORMS)
         if self.form != "grouped_convolution" and self.block != "bottleneck":
             raise InputError(f"form: {self.form!r} is for bottlenecks")
         super().__post_init__()
 
     @nn.nowrap
-    def residual_block(self, width: int) -> functools.partial:
-        """Constructor of a block of a stage of `width`."""
-        block = super().residual_block(width)
+    def make_block(self) -> Callable[..., nn.Module]:
+        """Constructor of a block from its `BlockSpec`."""
         if self.form == "grouped_convolution":
-            return block
-        options = {
-            "kernel_init": self.kernel_init,
-            "cardinality": self.cardinality,
-            "sums_paths": self.form == FORMS[0],
-        }
-        return functools.partial(MultiPathBlock, *block.args, **block.keywords, **options)
+            return super().make_block()
+        options: dict[str, Any] = {"cardinality": self.cardinality, "sums_paths": self.form == FORMS[0]}
+        return functools.partial(MultiPathBlock, *self.conv_and_norm(), kernel_init=self.kernel_init, **options)
 
 
 class MultiPathBlock(ResidualBlock):
-    """A bottleneck with a path of its own for each group, forms (a) and (b).
+    """A bottleneck with a separate path for each group, forms (a) and (b).
 
     Attributes, beside those of `ResidualBlock`:
       kernel_init: initialiser of the convolutions.
       cardinality: number of paths.
-      sums_paths: whether each path has its own last 1x1 convolution and these are summed (a), or not (b).
+      sums_paths: whether each path has its own last 1x1 convolution and their outputs are summed (a), or not (b).
     """
 
     kernel_init: Any = "he_normal_fan_out"
@@ -67,9 +65,8 @@ class MultiPathBlock(ResidualBlock):
     sums_paths: bool = True
 
     @nn.nowrap
-    def branch(self, x: jax.Array, train: bool, first_is_done: bool) -> jax.Array:
+    def branch(self, x: jax.Array, train: bool) -> jax.Array:
         """The residual branch of x [N, H, W, C], before the addition."""
-        del first_is_done  # there is no pre-activation here
         paths = nn.vmap(
             Path,
             variable_axes={"params": 0, "batch_stats": 0},
@@ -77,24 +74,25 @@ class MultiPathBlock(ResidualBlock):
             in_axes=None,
             axis_size=self.cardinality,
         )
-        convs = self.convs if self.sums_paths else self.convs[:2]
-        y = paths(self.conv, self.norm, convs, self.strides, self.cardinality, self.kernel_init, name="paths")(x, train)
+        spec = self.spec
+        convs = spec.convs if self.sums_paths else spec.convs[:2]
+        y = paths(self.conv, self.norm, convs, spec.strides, self.cardinality, self.kernel_init, name="paths")(x, train)
         if self.sums_paths:
             y = y.sum(0)
         else:
             y = jnp.concatenate(list(y), axis=-1)
-            y = self._conv(2, self.convs[2], train, y)
-        return self._norm(2, train, y)
+            y = self._conv("conv_3", spec.convs[2], y)
+        return self._activate("B", 2, y, train)
 
 
 class Path(nn.Module):
-    """One group's share of a bottleneck: 1x1 and 3x3, each with BN and ReLU, and for form (a) the last 1x1.
+    """One group's path of a bottleneck: 1x1 and 3x3, each with BN and ReLU, and for form (a) the last 1x1.
 
     Attributes:
       conv, norm: constructors of the convolution and of the normalisation.
       convs: the convolutions of the whole block.
       strides: stride of the block.
-      cardinality: number of paths; a path has that share of the block's inner channels.
+      cardinality: number of paths; a path has 1 / cardinality of the block's inner channels.
       kernel_init: initialiser of the convolutions.
     """
 
@@ -119,7 +117,7 @@ class Path(nn.Module):
                 name=f"conv_{i + 1}",
             )(x)
             if not is_last:
-                x = relu(self.norm(name=f"norm_{i + 1}")(x, train))
+                x = self.norm(name=f"norm_{i + 1}")(x, train, relu)
         return x
 
     @nn.nowrap
@@ -138,7 +136,7 @@ class Path(nn.Module):
 def convert_form(variables: dict[str, Any], form: str, cardinality: int) -> dict[str, Any]:
     """The variables of a ResNeXt, or gradients of its parameters, as those of the same function in another form.
 
-    Nothing is computed: arrays are cut along the groups, stacked, or laid side by side again.
+    Nothing is computed: arrays are split along the groups, stacked, or concatenated.
 
     Args:
       variables: {"params": .., "batch_stats": ..}, or one of the two, of a network in any form.
@@ -146,7 +144,7 @@ def convert_form(variables: dict[str, Any], form: str, cardinality: int) -> dict
       cardinality: number of groups.
 
     Raises:
-      InputError: for an unknown form, or where groups or paths are not `cardinality` many.
+      InputError: for an unknown form, or if the number of groups or paths is not `cardinality`.
     """
     check_choice("form", form, FORMS)
     stacked = stacked_stages(variables)
@@ -181,5 +179,30 @@ def convert_form(variables: dict[str, Any], form: str, cardinality: int) -> dict
 
 
 def _group_axis(path, ndim):
-    """The axis of a grouped form's array that the groups share: input channels of the last convolution, else output."""
+    """The axis of a grouped form's array that is grouped: input channels of the last convolution, else output."""
     return ndim - 2 if path[-2] == "conv_3" else ndim - 1
+
+
+@register_model(
+    "resnext_<9n+2>_<C>x<d>d",
+    f"resnext_{CIFAR_DEPTH}_{NUMBER}x{NUMBER}d",
+    module=ResNeXt,
+    paper=XIE_2016,
+    facts=CIFAR_NETWORKS,
+)
+def _cifar(depth: int, cardinality: int, base_width: int) -> dict[str, Any]:
+    return {"stage_sizes": (blocks_of_depth(depth, 9, 2),) * 3, "cardinality": cardinality, "base_width": base_width}
+
+
+@register_model(
+    "resnext_<50|101|152|200>_<C>x<d>d",
+    f"resnext_(18|34|50|101|152|200)_{NUMBER}x{NUMBER}d",
+    module=ResNeXt,
+    paper=XIE_2016,
+    input_shape=IMAGENET_SHAPE,
+    facts=IMAGENET_NETWORKS,
+)
+def _imagenet(depth: int, cardinality: int, base_width: int) -> dict[str, Any]:
+    if IMAGENET_STAGES[depth][0] == "basic":
+        raise InputError(f"depth: ResNeXt has bottlenecks, in depths 50, 101, 152, 200 for ImageNet; got {depth}")
+    return imagenet_fields(depth, cardinality=cardinality, base_width=base_width)

@@ -8,36 +8,40 @@ import numpy as np
 from flax import linen as nn
 
 from resjax.errors import InputError
-from resjax.layers import Conv, initializer
-from resjax.models.inputs import check_positive
+from resjax.layers import Conv, Initializer, initializer
+from resjax.models.checks import check_positive
 from resjax.models.network import Network
 from resjax.models.registry import create_model
 from resjax.models.stacking import restack, stacked_stages
-from resjax.models.wider_resnet import WiderResNet
+
+HEAD_FIELDS = ("head_width", "head_dilation")
+"""Fields of the head that `create_segmentation_model` takes besides the trunk's."""
 
 
 class SegmentationNetwork(nn.Module):
     """A trunk, then a 3x3 convolution with bias and ReLU, then a 3x3 convolution with bias to the classes.
 
     Output pixel (i, j) of a trunk of output stride s is centred on pixel (s i, s j) of the image, as its strided
-    convolutions are: labels[:, ::s, ::s] are the labels of the coarse logits, and `upsample` keeps these places.
+    convolutions are: labels[:, ::s, ::s] are the labels of the coarse logits, and `upsample` keeps these positions.
 
     Attributes:
       trunk: a network with `features_only=True`, usually of output stride 8; its variables are `trunk`.
-      num_classes: number of logits of a pixel.
+      num_classes: number of logits per pixel.
       head_width: channels of the first convolution.
-      head_dilation: of both convolutions.
-      kernel_init: their initialiser.
-      coarse_training: whether logits stay as coarse as the trunk's output in training, where the labels are subsampled,
-        as the authors do.
+      head_dilation: dilation of both convolutions.
+      kernel_init: initialiser of both convolutions.
+      coarse_training: whether logits keep the resolution of the trunk's output in training, with subsampled labels, as
+        the authors do.
     """
 
     trunk: Network
     num_classes: int = 21
     head_width: int = 512
     head_dilation: int = 12
-    kernel_init: Any = "he_normal_fan_in"
+    kernel_init: Initializer = "he_normal_fan_in"
     coarse_training: bool = False
+
+    tabulate = Network.tabulate
 
     def __post_init__(self):
         if not isinstance(self.trunk, Network) or not self.trunk.features_only:
@@ -51,18 +55,35 @@ class SegmentationNetwork(nn.Module):
 
     @property
     def dtype(self) -> Any:
-        """Computation dtype, that of the trunk; logits are float32."""
+        """Computation dtype of the trunk; logits are float32."""
         return self.trunk.dtype
 
     @property
     def output_stride(self) -> int:
-        """Pixels of the image to one of the coarse logits."""
+        """Pixels of the image per pixel of the coarse logits."""
         return self.trunk.output_stride
 
     @property
     def norm_scope(self) -> str | int:
-        """Images that the trunk normalises together."""
+        """Number of images that the trunk normalises together."""
         return self.trunk.norm_scope
+
+    @property
+    def first_kernel(self) -> tuple[str, ...]:
+        """Path of the trunk's kernel that reads the image."""
+        collection, *path = self.trunk.first_kernel
+        return collection, "trunk", *path
+
+    @property
+    def first_trained_kernel(self) -> tuple[str, ...]:
+        """Path of the trunk's first kernel that is trained."""
+        collection, *path = self.trunk.first_trained_kernel
+        return collection, "trunk", *path
+
+    @property
+    def minimum_size(self) -> int:
+        """Minimum height and width of an image."""
+        return self.trunk.minimum_size
 
     @property
     def stacked_stages(self) -> frozenset[str]:
@@ -77,18 +98,19 @@ class SegmentationNetwork(nn.Module):
           InputError: as the trunk does.
         """
         x = self.trunk(images, train)["final"]
-        options = {"dilation": self.head_dilation, "use_bias": True, "kernel_init": self.kernel_init}
+        options: dict[str, Any] = {"dilation": self.head_dilation, "use_bias": True, "kernel_init": self.kernel_init}
         x = nn.relu(Conv(self.head_width, dtype=self.dtype, name="head_conv_1", **options)(x))
         # The last sums of a network in bfloat16 are float32, as a classifier's are.
         precise = jnp.promote_types(self.dtype, jnp.float32)
         logits = Conv(self.num_classes, dtype=precise, name="head_conv_2", **options)(x)
-        return logits if train and self.coarse_training else upsample(logits, images.shape[1:3], self.output_stride)
+        size = (images.shape[1], images.shape[2])
+        return logits if train and self.coarse_training else upsample(logits, size, self.output_stride)
 
 
 def upsample(x: jax.Array, size: tuple[int, int], stride: int) -> jax.Array:
     """Bilinear interpolation of x [N, h, w, C] to [N, H, W, C], where row and column i of x lie at i * stride.
 
-    Behind the last row and column theirs are repeated.
+    Beyond the last row and column, these are repeated.
     """
     rows, columns = (_interpolation(small, large, stride) for small, large in zip(x.shape[1:3], size, strict=True))
     x = jnp.einsum("Hh,nhwc->nHwc", jnp.asarray(rows, x.dtype), x)
@@ -105,12 +127,12 @@ def create_segmentation_model(name: str, num_classes: int, output_stride: int = 
     """Creates a segmentation network with the trunk of a classification network.
 
     Args:
-      name: of a network with dilation: `"wider_resnet_38_a1"`, `"resnet_50"`, `"resnet_101"`, ...
-      num_classes: of a pixel.
-      output_stride: pixels of the image to one of the trunk's output.
+      name: name of a network with dilation: `"wider_resnet_38_a1"`, `"resnet_50"`, `"resnet_101"`, ...
+      num_classes: classes of a pixel.
+      output_stride: pixels of the image per pixel of the trunk's output.
       **overrides: fields of `SegmentationNetwork` (`head_width`, `head_dilation`, `coarse_training`) and of the trunk
-        (`dtype`, `frozen_statistics`, ...). A Wider ResNet has the dropout of the paper unless `dropout_rates` says
-        otherwise.
+        (`dtype`, `frozen_statistics`, ...). A Wider ResNet has the dropout of the paper unless `dropout_rates` is
+        given.
 
     Returns:
       A `SegmentationNetwork`, which maps images [N, H, W, C] to logits [N, H, W, num_classes].
@@ -118,29 +140,26 @@ def create_segmentation_model(name: str, num_classes: int, output_stride: int = 
     Raises:
       InputError: for an unknown name, or a field or value that the network does not have.
     """
-    head = {
-        field: overrides.pop(field)
-        for field in ("head_width", "head_dilation", "coarse_training")
-        if field in overrides
-    }
+    head = {field: overrides.pop(field) for field in (*HEAD_FIELDS, "coarse_training") if field in overrides}
     trunk = create_model(name, features_only=True, output_stride=output_stride, **overrides)
-    if isinstance(trunk, WiderResNet) and "dropout_rates" not in overrides:
-        trunk = trunk.clone(dropout_rates=(0.3, 0.5))
-    return SegmentationNetwork(trunk, num_classes, **head)
+    if not isinstance(trunk, Network):
+        raise InputError(f"{name}: expected a resjax.models.Network as the trunk, got {type(trunk).__name__}")
+    for_pixels = {field: value for field, value in trunk.dense_prediction.items() if field not in overrides}
+    return SegmentationNetwork(trunk.clone(**for_pixels), num_classes, **head)
 
 
 def load_trunk(variables: Any, classifier: Any) -> Any:
-    """The variables of a segmentation network with its trunk's taken from those of a classifier.
+    """The variables of a segmentation network, with the trunk's taken from a classifier.
 
     Args:
-      variables: of a `SegmentationNetwork`.
-      classifier: variables of the network that its trunk belongs to, with or without head, stacked or not.
+      variables: variables of a `SegmentationNetwork`.
+      classifier: variables of the trunk's classification network, with or without head, stacked or not.
 
     Returns:
-      Variables in the structure of `variables`; the head's are as they were.
+      Variables in the structure of `variables`; the head's are unchanged.
 
     Raises:
-      InputError: naming every variable that is missing, or has another shape.
+      InputError: if variables are missing or have another shape; names all of them.
     """
     wanted = {kind: tree["trunk"] for kind, tree in variables.items()}
     classifier = restack(classifier, stacked_stages(wanted))

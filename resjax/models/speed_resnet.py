@@ -1,35 +1,40 @@
-"""A small residual network that learns in few epochs: the one of Jordan 2024 (arXiv 2404.00498) with skips."""
+"""A small residual network that learns in few epochs: that of Jordan 2024 (arXiv 2404.00498) with skips."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from resjax.errors import InputError
 from resjax.layers import (
+    BlockSpec,
     ConvSpec,
     Gates,
+    Initializer,
     ResidualBlock,
     conv2d,
     gelu,
     initializer,
     max_pool_halved,
 )
-from resjax.models.inputs import check_positive
+from resjax.models.checks import check_positive
 from resjax.models.network import NormalizedNetwork
+from resjax.models.published import JORDAN_2024
+from resjax.models.published.cifar import CIFAR_NETWORKS
+from resjax.models.registry import register_model
 
 _PATCH = 2
 
 
+@register_model("speed_resnet", paper=JORDAN_2024, facts=CIFAR_NETWORKS)
 class SpeedResNet(NormalizedNetwork):
     """Whitened 2x2 patches, then stages of C(3), 2x2 max-pooling, BN, GELU and a residual block of one convolution.
 
     The layers, widths and initialisation are those of airbench94 (section 3 of the paper and its code, which has no
-    skips); the sum in a block, before the nonlinearity, is that of its larger networks. The stem is no parameter: its
-    kernel is kept beside the running statistics, since the training images decide it, see
-    `resjax.data.whitening.patch_whitening`. Of BN in this network the scales are meant to stay at 1.
+    skips). The sum in a block, before the nonlinearity, is that of the paper's larger networks. The stem's kernel is
+    not a parameter: the training images decide it (`resjax.data.normalization.patch_whitening`), so that it is kept
+    with the running statistics. The scales of BN are meant to stay at 1.
 
     Fields of every network (`num_classes`, `dtype`, `stochastic_depth`, ...): see `Network` and `NormalizedNetwork`.
 
@@ -41,14 +46,15 @@ class SpeedResNet(NormalizedNetwork):
     """
 
     widths: tuple[int, ...] = (64, 256, 256)
-    whitening_init: Any = "he_normal_fan_in"
+    whitening_init: Initializer = "he_normal_fan_in"
     logit_scale: float = 1 / 9
-    kernel_init: Any = "dirac"
+    kernel_init: Initializer = "dirac"
     norm_momentum: float = 0.6
+    first_kernel: ClassVar[tuple[str, ...]] = ("batch_stats", "stem", "kernel")
+    first_trained_kernel: ClassVar[tuple[str, ...]] = ("params", "stage_1", "conv_1", "kernel")
 
     def __post_init__(self):
         check_positive("widths", self.widths)
-        initializer(self.whitening_init, "whitening_init")
         super().__post_init__()
 
     @property
@@ -58,7 +64,7 @@ class SpeedResNet(NormalizedNetwork):
 
     @property
     def minimum_size(self) -> int:
-        """Least height and width of an image: the patches take a pixel, each stage halves the rest."""
+        """Minimum height and width of an image: the patches remove a pixel, each stage halves the rest."""
         return 2 ** len(self.widths) + 1
 
     @nn.nowrap
@@ -91,17 +97,11 @@ class PatchStem(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
-        """Maps images [N, H, W, C] to [N, H - 1, W - 1, 8 C].
-
-        Raises:
-          InputError: where C is not what the kernel holds.
-        """
+        """Maps images [N, H, W, C] to [N, H - 1, W - 1, 8 C]."""
         channels = images.shape[-1]
         shape = (_PATCH, _PATCH, channels, 2 * _PATCH**2 * channels)
         init = initializer(self.kernel_init)
         kernel = self.variable("batch_stats", "kernel", lambda: init(self.make_rng("params"), shape, jnp.float32))
-        if kernel.value.shape != shape:
-            raise InputError(f"stem: kernel takes {kernel.value.shape[2]} input channels, got {channels}")
         return gelu(conv2d(images.astype(self.dtype), kernel.value.astype(self.dtype), 1, (0, 0)))
 
 
@@ -119,15 +119,15 @@ class SpeedStage(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, gates: Gates, train: bool) -> jax.Array:
-        """Maps x [N, H, W, C] to [N, H // 2, W // 2, width]; `gates` are those of the block."""
+        """Maps x [N, H, W, C] to [N, H // 2, W // 2, width]; `gates` are the block's gates."""
         x = max_pool_halved(self.conv(self.width, name="conv_1")(x))
         x = gelu(self.norm(name="norm_1")(x, train))
-        branch = (ConvSpec(3, self.width),)
-        return ResidualBlock(self.conv, self.norm, branch, activation=gelu, name="block_1")(x, gates, train)
+        spec = BlockSpec((ConvSpec(3, self.width),), activation=gelu)
+        return ResidualBlock(self.conv, self.norm, spec, name="block_1")(x, gates, train)
 
 
 class PeakHead(nn.Module):
-    """Global max-pooling times a constant, and a linear layer without bias, in float32 (float64 where x is).
+    """Global max-pooling times a constant, and a linear layer without bias, in float32 (float64 if x is).
 
     Attributes:
       num_classes: number of logits; 0 returns the scaled features.
@@ -142,8 +142,13 @@ class PeakHead(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         """Maps x [N, H, W, C] to logits [N, num_classes], or to features [N, C]; the same in training."""
-        x = self.logit_scale * x.astype(jnp.promote_types(x.dtype, jnp.float32)).max((1, 2))
+        x = self.logit_scale * self.pooled(x.astype(jnp.promote_types(x.dtype, jnp.float32)))
         if self.num_classes == 0:
             return x
         linear = nn.Dense(self.num_classes, use_bias=False, kernel_init=initializer(self.kernel_init), name="linear")
         return linear(x)
+
+    @nn.nowrap
+    def pooled(self, x: jax.Array) -> jax.Array:
+        """The largest value [N, C] of each channel of x [N, H, W, C]."""
+        return x.max((1, 2))

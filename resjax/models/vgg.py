@@ -6,14 +6,18 @@ import jax
 from flax import linen as nn
 
 from resjax.layers import Gates, max_pool_halved, relu
-from resjax.models.inputs import check_positive
+from resjax.models.checks import check_positive
 from resjax.models.network import NormalizedNetwork
+from resjax.models.published import VEIT_2016
+from resjax.models.published.cifar import CIFAR_NETWORKS
+from resjax.models.registry import register_model
 
 
+@register_model("vgg_15", paper=VEIT_2016, facts=CIFAR_NETWORKS)
 class VGG(NormalizedNetwork):
     """Stages of C(3) BN ReLU with 2x2 max-pooling between them, global pooling, linear: no shortcut anywhere.
 
-    All layers have one width, so that any of them but the first can be removed and the rest still fits (section 4.1 of
+    All layers have one width, so that any layer but the first can be removed and the rest still fits (section 4.1 of
     the paper, whose network has 15 layers: here 14 convolutions and the linear layer).
 
     Fields of every network (`num_classes`, `dtype`, `features_only`, ...): see `Network` and `NormalizedNetwork`.
@@ -25,6 +29,7 @@ class VGG(NormalizedNetwork):
 
     stage_sizes: tuple[int, ...] = (2, 3, 3, 3, 3)
     width: int = 128
+    first_kernel = first_trained_kernel = ("params", "stage_1", "conv_1", "kernel")
 
     def __post_init__(self):
         check_positive("stage_sizes", self.stage_sizes)
@@ -33,7 +38,7 @@ class VGG(NormalizedNetwork):
 
     @property
     def minimum_size(self) -> int:
-        """Least height and width of an image: each pooling halves them."""
+        """Minimum height and width of an image: each pooling halves them."""
         return 2 ** (len(self.stage_sizes) - 1)
 
     @nn.nowrap
@@ -50,7 +55,7 @@ class VGG(NormalizedNetwork):
 
 
 class PlainStage(nn.Module):
-    """Convolutions, each with BN and ReLU behind it.
+    """Convolutions, each followed by BN and ReLU.
 
     Attributes:
       conv, norm: constructors of the convolution and of the normalisation.
@@ -68,5 +73,5 @@ class PlainStage(nn.Module):
         """Maps x [N, H, W, C] to [N, H, W, width]."""
         for i in range(self.num_layers):
             x = self.conv(self.width, name=f"conv_{i + 1}")(x)
-            x = relu(self.norm(name=f"norm_{i + 1}")(x, train))
+            x = self.norm(name=f"norm_{i + 1}")(x, train, relu)
         return x

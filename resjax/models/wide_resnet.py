@@ -1,15 +1,21 @@
 """Wide ResNet (Zagoruyko & Komodakis 2016, arXiv 1605.07146)."""
 
-import functools
+import dataclasses
 from typing import Any
 
 import jax
 from flax import linen as nn
 
 from resjax.errors import InputError
-from resjax.layers import ConvSpec, Gates, ResidualBlock, StageSpec
-from resjax.models.inputs import check_choice, check_positive, check_rate
+from resjax.layers import BlockSpec, ConvSpec, Gates, Initializer, StageSpec
+from resjax.models.checks import check_choice, check_positive, check_rate
 from resjax.models.network import ResidualNetwork
+from resjax.models.published import ZAGORUYKO_2016
+from resjax.models.published.cifar import CIFAR_NETWORKS
+from resjax.models.published.imagenet import IMAGENET_NETWORKS
+from resjax.models.published.torch_names import WIDE_RESNET_NAMES
+from resjax.models.registry import IMAGENET_SHAPE, NUMBER, register_model
+from resjax.models.resnet import ResNet, imagenet_fields
 
 BLOCK_TYPES = ((3, 3), (3, 1, 3), (1, 3, 1), (1, 3), (3, 1), (3, 1, 1))
 
@@ -25,10 +31,10 @@ class WideResNet(ResidualNetwork):
 
     Attributes:
       depth: d; 3x3 convolutions of the groups + 4, for blocks B(3,3).
-      widening_factor: k.
+      widening_factor: k, factor of the widths 16, 32 and 64.
       deepening_factor: l, 3x3 convolutions in a block B(3, .., 3); blocks per group N = (d - 4) / (3 l) (section 3.2).
-      block_type: kernel sizes of a block, e.g. (3, 1, 3); N = (d - 4) / 6 whatever their number, which alone gives
-        the counts of the paper's table 2. None means l convolutions of 3x3.
+      block_type: kernel sizes of a block, e.g. (3, 1, 3). N = (d - 4) / 6 for any number of them: only this gives the
+        counts of the paper's table 2. None means l convolutions of 3x3.
       dropout_rate: dropout inside the branch, after the ReLU before every convolution but the first (section 3.4).
     """
 
@@ -37,8 +43,10 @@ class WideResNet(ResidualNetwork):
     deepening_factor: int = 2
     block_type: tuple[int, ...] | None = None
     dropout_rate: float = 0.0
-    kernel_init: Any = "he_normal_fan_in"
-    norm_scale_init: Any = "uniform"
+    kernel_init: Initializer = "he_normal_fan_in"
+    norm_scale_init: Initializer = "uniform"
+    stem_width = 16
+    torch_names = WIDE_RESNET_NAMES
 
     def __post_init__(self):
         check_positive("depth", self.depth)
@@ -65,23 +73,14 @@ class WideResNet(ResidualNetwork):
         """N of the paper."""
         return (self.depth - 4) // (3 * self.deepening_factor)
 
-    @property
-    def num_blocks(self) -> int:
-        """Number of residual blocks, the length of a gate array."""
-        return 3 * self.blocks_per_group
-
     @nn.nowrap
     def trunk(self, images: jax.Array, train: bool, gates: Gates) -> dict[str, jax.Array]:
         """The groups' outputs by name, [N, H', W', C'] each; "final" is what the classifier pools."""
-        if train and self.dropout_rate > 0:
-            self.require_key(f"dropout_rate={self.dropout_rate}")
-        x = self.make_stem(16, activate=False)(images, train)
-        return self.activate_last(self.run_stages(x, self.stages(), train, gates), train)
+        return self.stem_and_stages(images, train, gates, self.stem_width, activate_stem=False)
 
     @nn.nowrap
     def stages(self) -> list[StageSpec]:
-        """What the groups consist of."""
-        conv, norm = self.conv_and_norm()
+        """The `BlockSpec`s of the groups."""
         kernel_sizes = self.block_type or (3,) * self.deepening_factor
         rates = (0.0,) + (self.dropout_rate,) * (len(kernel_sizes) - 1)
         stages = []
@@ -90,8 +89,50 @@ class WideResNet(ResidualNetwork):
                 ConvSpec(size, base * self.widening_factor, strided=j == 0, dropout_rate=rate)
                 for j, (size, rate) in enumerate(zip(kernel_sizes, rates, strict=True))
             )
-            block = functools.partial(
-                ResidualBlock, conv, norm, convs=convs, order="full_pre_activation", activate_first="shape"
-            )
-            stages.append(StageSpec(functools.partial(block, strides=1 if i == 0 else 2), block, self.blocks_per_group))
+            block = BlockSpec(convs, order="full_pre_activation")
+            changes_shape = i > 0 or self.widening_factor > 1
+            first = dataclasses.replace(block, strides=1 if i == 0 else 2, shares_activation=changes_shape)
+            stages.append(StageSpec(first, block, self.blocks_per_group))
         return stages
+
+
+@register_model(
+    "wrn_<6n+4>_<k>",
+    f"wrn_(?!(?:50|101)_[1-9]$){NUMBER}_(0|[1-9][0-9]{{0,3}})",
+    module=WideResNet,
+    paper=ZAGORUYKO_2016,
+    facts=CIFAR_NETWORKS,
+)
+def _cifar(depth: int, k: int) -> dict[str, Any]:
+    if depth == 18:
+        raise InputError(
+            "depth: expected 6 n + 4 for n >= 1, got 18; nearest are 16 and 22; 18 layers for ImageNet are"
+            " wrn_imagenet_18_<k>"
+        )
+    return {"depth": depth, "widening_factor": k}
+
+
+@register_model(
+    "wrn_<50|101>_<k>",
+    "wrn_(50|101)_([1-9])",
+    module=ResNet,
+    paper=ZAGORUYKO_2016,
+    input_shape=IMAGENET_SHAPE,
+    facts=IMAGENET_NETWORKS,
+)
+def _bottlenecks(depth: int, k: int) -> dict[str, Any]:
+    return imagenet_fields(depth, base_width=64 * k)
+
+
+@register_model(
+    "wrn_imagenet_<18|34>_<k>",
+    r"wrn_imagenet_(18|34)_([1-9](?:\.5)?)",
+    module=ResNet,
+    paper=ZAGORUYKO_2016,
+    input_shape=IMAGENET_SHAPE,
+    facts=IMAGENET_NETWORKS,
+)
+def _basic_blocks(depth: int, k: int | str) -> dict[str, Any]:
+    """Basic blocks are widened by k, the stem is not (section 3.3)."""
+    widths = tuple(int(base * float(k)) for base in (64, 128, 256, 512))
+    return imagenet_fields(depth, widths=widths, stem_width=64)

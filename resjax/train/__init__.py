@@ -1,7 +1,9 @@
 """Training: state, step, compiled loop, optimizer, schedules, sharding, checkpoints."""
 
-from resjax.train.checkpoint import CheckpointError, Checkpoints, Restored, read_variables
+from resjax.train.checkpoint import CheckpointError, Checkpoints, Restored, read_arrays, read_variables
+from resjax.train.classification import classification, make_eval_step
 from resjax.train.crops import make_crops_eval_step, predict_crops, top_classification
+from resjax.train.fine_tuning import layer_depths, train_only, trained_parameters
 from resjax.train.loop import (
     epoch_order,
     make_evaluate_batch,
@@ -10,8 +12,19 @@ from resjax.train.loop import (
     make_run_steps,
     put_resident,
 )
-from resjax.train.metrics import NO_FAILURE, PixelTotals, Sums, TopTotals, Totals
-from resjax.train.optimizers import kernels, learning_rate_factors, not_biases, sgd
+from resjax.train.metrics import NO_FAILURE, PixelTotals, Sums, TopTotals, Totals, check_labels
+from resjax.train.optimizers import (
+    OPTIMIZERS,
+    adamw,
+    kernels,
+    lamb,
+    lars,
+    learning_rate_factors,
+    muon,
+    not_biases,
+    sgd,
+)
+from resjax.train.probes import LinearProbe, fit_linear_probe, nearest_neighbours
 from resjax.train.schedules import SCHEDULES, learning_rate_schedule
 from resjax.train.seeds import join_seeds, make_evaluate_seeds, make_run_seeds, seed_mesh, split_seeds
 from resjax.train.segmentation import (
@@ -35,13 +48,16 @@ from resjax.train.sharding import (
     state_sharding,
     wait_for_processes,
 )
-from resjax.train.state import TrainState, create_state
-from resjax.train.step import Objective, classification, make_eval_step, make_train_step
+from resjax.train.state import Objective, TrainState, create_state, init_key, is_finite
+from resjax.train.step import make_train_step
 from resjax.train.warmup import learning_rate_factor, warm_up_until
+from resjax.train.wrappers import lookahead, sharpness_aware, slow_params
 
 __all__ = [
     "IGNORED",
+    "LinearProbe",
     "NO_FAILURE",
+    "OPTIMIZERS",
     "SCHEDULES",
     "CheckpointError",
     "Checkpoints",
@@ -52,18 +68,27 @@ __all__ = [
     "TopTotals",
     "Totals",
     "TrainState",
+    "adamw",
     "batch_sharding",
     "check_batch_size",
+    "check_labels",
     "classification",
     "confusion_matrix",
     "create_state",
     "data_mesh",
     "epoch_order",
+    "fit_linear_probe",
+    "init_key",
+    "is_finite",
     "join_seeds",
     "kernels",
+    "lamb",
+    "lars",
+    "layer_depths",
     "learning_rate_factor",
     "learning_rate_factors",
     "learning_rate_schedule",
+    "lookahead",
     "make_crops_eval_step",
     "make_eval_step",
     "make_evaluate_batch",
@@ -75,6 +100,8 @@ __all__ = [
     "make_segmentation_eval_step",
     "make_train_step",
     "mine_hard_pixels",
+    "muon",
+    "nearest_neighbours",
     "not_biases",
     "own_rows",
     "pixel_cross_entropy",
@@ -83,15 +110,20 @@ __all__ = [
     "put_batch",
     "put_resident",
     "put_whole",
+    "read_arrays",
     "read_variables",
     "replicated",
     "same_everywhere",
     "seed_mesh",
     "segmentation",
     "sgd",
+    "sharpness_aware",
+    "slow_params",
     "split_seeds",
     "state_sharding",
     "top_classification",
+    "train_only",
+    "trained_parameters",
     "wait_for_processes",
     "warm_up_until",
 ]

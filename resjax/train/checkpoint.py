@@ -1,27 +1,36 @@
 """Checkpoints of a run, written by Orbax in the background."""
 
 import dataclasses
+import logging
 import pathlib
 import shutil
 import sys
+from collections.abc import Callable
+from types import TracebackType
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 from resjax.errors import InputError
 from resjax.models import restack, stacked_stages
+from resjax.train.digests import ITEM, DigestHandler, SaveDigests, find_damage, has_digests
 from resjax.train.metrics import Sums, Totals
+from resjax.train.sharding import same_everywhere, wait_for_processes
 from resjax.train.state import TrainState
+from resjax.train.wrappers import slow_params
+
+_log = logging.getLogger(__name__)
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint could not be written or read; the message says which, why, and what is left."""
+    """A checkpoint could not be written or read. The message says which, why, and what is left."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Restored:
-    """What a checkpoint holds: the state, the sums of the epoch under way, and the JSON that was saved with them."""
+    """The contents of a checkpoint: the state, the sums of the unfinished epoch, and JSON that was saved with them."""
 
     state: TrainState
     totals: Sums
@@ -29,26 +38,30 @@ class Restored:
 
 
 class Checkpoints:
-    """The checkpoints below one directory: `latest/` keeps the last two, `best/` the one with the smallest error.
+    """The checkpoints below one directory: `latest/` keeps the last two, `best/` the last that was called the best.
 
-    A context manager: leaving it waits for what is still being written, on every way out.
+    Each is written with a digest of its files, which is compared before it is read. A context manager. On exit, also
+    by an error, it waits until all checkpoints are written.
+
+    Args:
+      directory: the folder.
+      keep_period: `latest/` also keeps every checkpoint whose step is a multiple of it; None keeps none of them.
     """
 
-    def __init__(self, directory: str | pathlib.Path):
+    def __init__(self, directory: str | pathlib.Path, keep_period: int | None = None):
         self.directory = pathlib.Path(directory).absolute()
-        # Two, so that a damaged newest one is not the end of a run.
-        self._latest = _manager(self.directory / "latest", max_to_keep=2)
-        # Without best_fn, metrics are not even written.
-        self._best = _manager(
-            self.directory / "best", max_to_keep=1, best_fn=lambda metrics: metrics["test_error"], best_mode="min"
-        )
+        # Two, so that a run survives a damaged newest checkpoint.
+        self._latest = _manager(self.directory / "latest", max_to_keep=2, keep_period=keep_period)
+        self._best = _manager(self.directory / "best", max_to_keep=1)
 
     def __enter__(self) -> "Checkpoints":
         self._unraisablehook = sys.unraisablehook
         sys.unraisablehook = self._without_echoes
         return self
 
-    def __exit__(self, kind, error, trace) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         failures = []
         for manager in (self._latest, self._best):
             try:
@@ -60,9 +73,9 @@ class Checkpoints:
                 raise self._failed_save(failures[0]) from failures[0]
             sys.unraisablehook = self._unraisablehook
 
-    def _without_echoes(self, unraisable) -> None:
-        # When one array of a checkpoint cannot be written, tensorstore prints a stack trace for each of the others,
-        # some of them after the checkpoints are closed.
+    def _without_echoes(self, unraisable: Any) -> None:
+        # If one array of a checkpoint cannot be written, tensorstore prints a stack trace for each of the others. Some
+        # of them come after the checkpoints are closed.
         if str(unraisable.exc_value) != "Event loop is closed":
             self._unraisablehook(unraisable)
 
@@ -77,41 +90,49 @@ class Checkpoints:
         return sorted(self._latest.all_steps())
 
     def forget_after(self, step: int) -> None:
-        """Removes the checkpoints in `latest/` of later steps."""
-        for later in self.steps:
-            if later > step:
-                self._latest.delete(later)
+        """Removes the checkpoints of later steps."""
+        for manager in (self._latest, self._best):
+            for later in manager.all_steps():
+                if later > step:
+                    manager.delete(later)
+
+    def set_aside(self, step: int) -> pathlib.Path:
+        """Moves a checkpoint of `latest/` that must not be used to `set_aside/`, in place of what is there.
+
+        Returns:
+          Where it is now.
+        """
+        aside = self.directory / "set_aside"
+        if jax.process_index() == 0:
+            shutil.rmtree(aside, ignore_errors=True)
+            aside.mkdir()
+            (self.directory / "latest" / str(step)).rename(aside / str(step))
+        wait_for_processes(f"set aside {step}")
+        self._latest.reload()
+        return aside / str(step)
 
     @property
     def best_step(self) -> int | None:
-        """Step of the checkpoint with the smallest test error, or None."""
-        return self._best.best_step()
-
-    def best_error(self) -> float | None:
-        """The smallest test error saved so far, in percent, or None."""
-        step = self._best.best_step()
-        return None if step is None else float(self._best.metrics(step)["test_error"])
+        """Step of the best checkpoint, or None."""
+        return self._best.latest_step()
 
     def save(self, state: TrainState, totals: Sums, run: dict[str, Any]) -> None:
-        """Starts to write the state at its step; a step that is already there is left as it is.
+        """Starts to write the state at its step. A step that is already saved is not written again.
 
         Raises:
-          CheckpointError: where this save, or the one before it, could not be written (a full disk, say).
+          CheckpointError: if this save, or the one before it, could not be written (for example on a full disk).
         """
         self._save(self._latest, state, totals, run)
 
-    def save_best(self, state: TrainState, totals: Sums, run: dict[str, Any], test_error: float) -> None:
-        """Writes the state as the best so far, and returns when it is on disk. Raises as `save`.
-
-        `test_error` is in percent; of a measure that is better the higher, what lacks to 100.
-        """
-        if jax.process_count() > 1:  # processes meet at barriers of the same names, whichever folder they write
+    def save_best(self, state: TrainState, totals: Sums, run: dict[str, Any]) -> None:
+        """Writes the state as the best so far, and returns when it is on disk. Raises as `save` does."""
+        if jax.process_count() > 1:  # the names of the barriers must not depend on the folder
             self.wait()
-        self._save(self._best, state, totals, run, {"test_error": test_error})
+        self._save(self._best, state, totals, run)
         self._wait(self._best)
 
     def wait(self) -> None:
-        """Returns when what `save` was given is on disk; raises CheckpointError where it could not be written."""
+        """Waits until `save` is done; raises CheckpointError if it could not write."""
         self._wait(self._latest)
 
     def _wait(self, manager: ocp.CheckpointManager) -> None:
@@ -124,59 +145,74 @@ class Checkpoints:
     def restore(
         self, template: TrainState, step: int | None = None, best: bool = False, totals: Sums | None = None
     ) -> Restored:
-        """Reads a checkpoint of any number of devices, of blocks apart or stacked, onto and into those of `template`.
+        """Reads a checkpoint into the shardings and the block layout (stacked or not) of `template`.
+
+        The checkpoint may come from any number of devices.
 
         Args:
           template: a state of the same model and optimizer, with the shardings to restore to.
-          step: which one; None takes the newest (or the best).
+          step: the step to read; None takes the newest (or the best).
           best: whether to read from `best/`.
-          totals: sums of the kind that was saved; None for a classifier's.
+          totals: sums of the saved kind; None takes a classifier's.
 
         Raises:
-          CheckpointError: where there is none, or it cannot be read, or it is of another network.
+          CheckpointError: if there is none, its files or its step are not those that were written, it cannot be read,
+            or it belongs to another network.
         """
         manager, kind = (self._best, "best") if best else (self._latest, "latest")
         step = manager.latest_step() if step is None else step
         if step is None:
             raise CheckpointError(f"{self.directory / kind} holds no checkpoint")
+        folder = self.directory / kind / str(step)
+        # One process reads the files for all.
+        damage = _damage(folder, step) if jax.process_index() == 0 else None
+        if not same_everywhere(int(damage is not None)) or damage is not None:
+            raise CheckpointError(f"checkpoint {folder} is damaged ({damage or 'process 0 says how'})")
         wanted, whole = stacked_stages(template), template.step.sharding
         shardings = jax.tree.map(lambda leaf: leaf.sharding, template)
         try:
-            saved = stacked_stages(manager.item_metadata(step).train.tree)
+            tree = manager.item_metadata(step).train.tree
+            saved, counted = stacked_stages(tree), totals or Totals.zero()
             state = jax.eval_shape(lambda: restack(template, saved))
             there = shardings if saved == wanted else jax.tree.map(lambda leaf: whole, state)
             targets = {
                 "state": jax.tree.map(_abstract, state, there),
-                "totals": jax.tree.map(lambda leaf: _abstract(leaf, whole), totals or Totals.zero()),
+                "totals": _totals_to_read(tree["totals"], counted, whole),
             }
             restored = manager.restore(
                 step, args=ocp.args.Composite(train=ocp.args.StandardRestore(targets), run=ocp.args.JsonRestore())
             )
+            found = restored["train"]["totals"]
+            means = counted.gradient_means | (found.pop("gradient_means", None) or {})
+            found["gradient_means"] = {name: means[name] for name in counted.gradient_means}
+            totals = counted.replace(**{field.name: found[field.name] for field in dataclasses.fields(counted)})
         except Exception as failure:
             raise CheckpointError(
-                f"checkpoint {self.directory / kind / str(step)} cannot be read ({_reason(failure)}). Remove that"
-                " folder to go on from the one before it"
+                f"checkpoint {folder} cannot be read: {_why_unreadable(manager, step, template)}"
             ) from failure
         state = restored["train"]["state"]
+        _check_step(folder, int(state.step), step)
         if saved != wanted:
             state = jax.jit(lambda state: restack(state, wanted), out_shardings=shardings)(state)
-        return Restored(state, restored["train"]["totals"], restored["run"])
+        return Restored(state, totals, restored["run"])
 
-    def _save(self, manager, state, totals, run, metrics=None):
+    def _save(self, manager, state, totals, run):
         step = int(state.step)
         if step in manager.all_steps():
             return
         self._check_space(state)
         items = ocp.args.Composite(
-            train=ocp.args.StandardSave({"state": state, "totals": totals}), run=ocp.args.JsonSave(run)
+            train=ocp.args.StandardSave({"state": state, "totals": totals}),
+            run=ocp.args.JsonSave(run),
+            **{ITEM: SaveDigests(step)},
         )
         try:
-            manager.save(step, args=items, metrics=metrics)
+            manager.save(step, args=items)
         except Exception as failure:
             raise self._failed_save(failure) from failure
 
     def _check_space(self, state: TrainState) -> None:
-        """Asks before writing: a disk that fills up during a save can take the run's other files with it."""
+        """Checks for space before writing: a disk that fills up during a save can damage the run's other files, too."""
         needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
         free = shutil.disk_usage(self.directory).free
         if free < needed:
@@ -189,40 +225,88 @@ class Checkpoints:
         return CheckpointError(f"could not save a checkpoint in {self.directory}: {_reason(failure)}")
 
 
-def read_variables(directory: str | pathlib.Path, best: bool = False) -> tuple[dict[str, Any], int]:
-    """The variables to evaluate of a checkpoint below `directory`, and its step; nothing is written.
+def read_variables(
+    directory: str | pathlib.Path, best: bool = False, check_run: Callable[[dict[str, Any]], None] | None = None
+) -> tuple[dict[str, Any], int]:
+    """Reads the variables to evaluate from a checkpoint below `directory`, and its step. Nothing is written.
 
-    The optimizer need not be known. Blocks are apart or stacked as they were saved, see `resjax.models.restack`.
+    The optimizer need not be known. Blocks are separate or stacked as they were saved, see `resjax.models.restack`.
 
     Args:
-      directory: that a `Checkpoints` was made with.
-      best: whether to read the checkpoint with the smallest test error, not the newest.
+      directory: the directory of a `Checkpoints`.
+      best: whether to read the best checkpoint instead of the newest.
+      check_run: is given the JSON that was saved with the checkpoint before its arrays are read; it may raise.
 
     Returns:
-      {"params": .., "batch_stats": ..} on the default device, the moving average where there is one; and the step.
+      {"params": .., "batch_stats": ..} on the default device, and the step. The variables are the moving
+      average if there is one, else lookahead's slow parameters if there are any.
 
     Raises:
-      CheckpointError: where there is none, or it cannot be read.
+      CheckpointError: if there is none, its files or its step are not those that were written, or it cannot be read.
     """
     folder = pathlib.Path(directory).absolute() / ("best" if best else "latest")
+    state, step = _read_state(folder, None, check_run)
+    try:
+        slow = slow_params(state["opt_state"])
+        params = state["params"] if slow is None else slow
+        variables = state["average"] or {"params": params or {}, "batch_stats": state["batch_stats"] or {}}
+    except Exception as failure:
+        raise CheckpointError(f"checkpoint {folder / str(step)} cannot be read: {_UNREADABLE}") from failure
+    return variables, step
+
+
+def read_arrays(
+    directory: str | pathlib.Path, step: int, check_run: Callable[[dict[str, Any]], None] | None = None
+) -> dict[str, np.ndarray]:
+    """Reads every array of the state at a step: parameters, statistics, the optimizer's, the random key.
+
+    Args:
+      directory: the directory of a `Checkpoints`.
+      step: the step, of a checkpoint in `latest/`.
+      check_run: as of `read_variables`.
+
+    Returns:
+      The arrays by their path, e.g. "params/stem/conv/kernel".
+
+    Raises:
+      CheckpointError: as `read_variables`.
+    """
+    state, _ = _read_state(pathlib.Path(directory).absolute() / "latest", step, check_run)
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf) for path, leaf in leaves}
+
+
+def _read_state(
+    folder: pathlib.Path, step: int | None, check_run: Callable[[dict[str, Any]], None] | None
+) -> tuple[Any, int]:
+    """The state in a folder of checkpoints as nested dictionaries, and its step; None takes the newest."""
     if not folder.is_dir():
         raise CheckpointError(f"{folder} holds no checkpoint")
     sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     with ocp.CheckpointManager(
         folder, item_handlers=_handlers(), options=ocp.CheckpointManagerOptions(read_only=True)
     ) as manager:
-        step = manager.latest_step()
-        if step is None:
-            raise CheckpointError(f"{folder} holds no checkpoint")
+        step = manager.latest_step() if step is None else step
+        if step is None or step not in manager.all_steps():
+            raise CheckpointError(f"{folder} holds no checkpoint" + ("" if step is None else f" of step {step}"))
+        if damage := _damage(folder / str(step), step):
+            raise CheckpointError(f"checkpoint {folder / str(step)} is damaged ({damage})")
+        try:
+            run = manager.restore(step, args=ocp.args.Composite(run=ocp.args.JsonRestore()))["run"]
+        except Exception as failure:
+            raise CheckpointError(f"checkpoint {folder / str(step)} cannot be read: {_UNREADABLE}") from failure
+        if check_run is not None:
+            check_run(run)
         try:
             saved = manager.item_metadata(step).train.tree
             targets = jax.tree.map(lambda leaf: _abstract(leaf, sharding), saved)
             restored = manager.restore(step, args=ocp.args.Composite(train=ocp.args.StandardRestore(targets)))
             state = restored["train"]["state"]
-            variables = state["average"] or {name: state[name] or {} for name in ("params", "batch_stats")}
+            inside = int(state["step"])
         except Exception as failure:
-            raise CheckpointError(f"checkpoint {folder / str(step)} cannot be read ({_reason(failure)})") from failure
-    return variables, step
+            raise CheckpointError(f"checkpoint {folder / str(step)} cannot be read: {_UNREADABLE}") from failure
+        _check_step(folder / str(step), inside, step)
+    return state, step
 
 
 def _manager(directory: pathlib.Path, **options: Any) -> ocp.CheckpointManager:
@@ -238,7 +322,57 @@ def _manager(directory: pathlib.Path, **options: Any) -> ocp.CheckpointManager:
 
 
 def _handlers() -> dict[str, Any]:
-    return {"train": ocp.StandardCheckpointHandler(), "run": ocp.JsonCheckpointHandler()}
+    # The digests come last, see `DigestHandler`.
+    return {"train": ocp.StandardCheckpointHandler(), "run": ocp.JsonCheckpointHandler(), ITEM: DigestHandler()}
+
+
+_UNREADABLE = "its files are damaged or incomplete"
+
+
+def _damage(folder: pathlib.Path, step: int) -> str | None:
+    """What is wrong with the files of a checkpoint, in words; None if nothing is. Says if there are no digests."""
+    if not has_digests(folder):
+        _log.warning("checkpoint %s has no digests, an earlier version wrote it: its files are not verified", folder)
+        return None
+    try:
+        return find_damage(folder, step)
+    except OSError as error:
+        return _reason(error)
+
+
+def _check_step(folder: pathlib.Path, inside: int, step: int) -> None:
+    if inside != step:
+        raise CheckpointError(f"checkpoint {folder} is damaged (it is of step {inside})")
+
+
+def _why_unreadable(manager: ocp.CheckpointManager, step: int, template: TrainState) -> str:
+    """Why a checkpoint could not be restored: a parameter of another shape than the template's, or unknown damage."""
+    try:
+        saved = manager.item_metadata(step).train.tree["state"]
+        wanted = jax.eval_shape(lambda: restack(template, stacked_stages(saved)))
+        there, here = _shapes(saved["params"]), _shapes(wanted.params)
+    except Exception:  # of whatever damage leaves
+        return _UNREADABLE
+    for name in dict.fromkeys([*here, *there]):
+        if here.get(name) != there.get(name):
+            shapes = [str(shapes.get(name, "none")) for shapes in (there, here)]
+            return f"it is of another network (parameter {name}: {shapes[0]} there, {shapes[1]} here)"
+    return "it is of another optimizer or has no moving average, or its files are damaged"
+
+
+def _shapes(params: Any) -> dict[str, tuple[int, ...]]:
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    return {"/".join(str(key.key) for key in path): tuple(leaf.shape) for path, leaf in leaves}
+
+
+def _totals_to_read(saved, totals, sharding):
+    """Targets for the totals of a checkpoint: the fields of `totals`, with the gradient metrics of the checkpoint."""
+    fields = {field.name: getattr(totals, field.name) for field in dataclasses.fields(totals)}
+    fields["gradient_means"] = saved.get("gradient_means")
+    if "first_layer_gradient" in saved:  # older checkpoints always have it
+        fields["first_layer_gradient"] = saved["first_layer_gradient"]
+        del fields["gradient_means"]
+    return jax.tree.map(lambda leaf: _abstract(leaf, sharding), fields)
 
 
 def _abstract(leaf, sharding):
@@ -246,6 +380,6 @@ def _abstract(leaf, sharding):
 
 
 def _reason(error: Exception) -> str:
-    """What went wrong, in a line: of a long chain of causes the last, e.g. "No space left on device"."""
+    """The error in one line. Of a long chain of causes it is the last, e.g. "No space left on device"."""
     text = (str(error).strip() or type(error).__name__).splitlines()[0]
     return text if len(text) <= 200 else text.rsplit(": ", 1)[-1][:200]

@@ -1,4 +1,4 @@
-"""What the devices say to each other in a compiled program, read from the program itself."""
+"""Lists the collectives of a compiled program by parsing its HLO."""
 
 import collections
 import dataclasses
@@ -23,8 +23,8 @@ class Collective:
 
     Attributes:
       kind: one of `KINDS`.
-      shapes: of its result on one device, each (dtype, shape).
-      times: how often it runs; each turn of a loop counts, a loop of unknown length once.
+      shapes: (dtype, shape) of each result on one device.
+      times: how often it runs. Each iteration of a loop counts; a loop of unknown length counts once.
     """
 
     kind: str
@@ -33,14 +33,14 @@ class Collective:
 
     @property
     def bytes(self) -> int:
-        """Bytes of its result on one device, of all times together."""
+        """Bytes of the results on one device, over all runs of it."""
         return self.times * sum(_BYTES.get(dtype, 4) * math.prod(shape) for dtype, shape in self.shapes)
 
 
 def collectives(compiled: Any) -> list[Collective]:
     """The collectives of a compiled function, `jax.jit(f).lower(..).compile()`, for all its devices.
 
-    An asynchronous one counts once; both branches of a conditional count.
+    An asynchronous collective counts once. Both branches of a conditional count.
     """
     own, inner, name = collections.defaultdict(list), collections.defaultdict(list), None
     entry = None
@@ -72,7 +72,7 @@ def collectives(compiled: Any) -> list[Collective]:
 
 def collective_bytes(found: list[Collective]) -> dict[str, int]:
     """Bytes by kind."""
-    total = collections.Counter()
+    total: collections.Counter[str] = collections.Counter()
     for collective in found:
         total[collective.kind] += collective.bytes
     return dict(total)

@@ -1,4 +1,4 @@
-"""Learning-rate schedules, functions of the step that are composed from optax's."""
+"""Learning-rate schedules: functions of the step, composed from optax's."""
 
 from collections.abc import Sequence
 
@@ -28,24 +28,28 @@ def learning_rate_schedule(
 
     Args:
       kind: "constant"; "piecewise" (times `factor` at each of `boundaries`); "cosine", "linear" or "poly" (from
-        `peak` to `final` at the end; poly by the `power` of what is left, Liu et al. 2015, arXiv 1506.04579);
-        "one_cycle" (linear up to `peak`, then linear down to `final`; the way up is
-        `warmup_epochs`, or 30% of training where that is 0) (Smith 2017, arXiv 1708.07120).
+        `peak` to `final` at the end; poly by the `power` of the remaining fraction, Liu et al. 2015, arXiv 1506.04579);
+        "one_cycle" (linear up to `peak`, then linear down to `final`; the rise takes
+        `warmup_epochs`, or 30% of training if that is 0) (Smith 2017, arXiv 1708.07120).
       peak: the base learning rate.
       steps_per_epoch, epochs: length of training.
-      boundaries: completed epochs at which "piecewise" drops; absolute, whatever `epochs` is.
-      factor: of each drop.
+      boundaries: completed epochs at which "piecewise" drops; they do not scale with `epochs`.
+      factor: factor of the rate at each drop.
       final: learning rate at the end of "cosine", "linear", "poly", "one_cycle", and of a cooldown.
-      power: of "poly".
-      warmup_epochs: length of the warm-up, which comes first and takes its time from the schedule.
+      power: exponent of "poly".
+      warmup_epochs: length of the warm-up, which replaces the first epochs of the schedule.
       warmup_from: learning rate at the start of the warm-up.
       warmup: "linear" from `warmup_from` to `peak`, or "constant" at `warmup_from`, as He et al. 2015 start ResNet-110.
-      per_epoch: hold the value that each epoch starts with through the epoch.
-      cooldown_epochs: of "constant" and "piecewise", so many last epochs fall linearly to `final` from the rate that
-        they start with.
+      per_epoch: whether each epoch keeps its first value.
+      cooldown_epochs: number of last epochs of "constant" and "piecewise" in which the rate falls linearly to `final`.
 
     Raises:
-      InputError: for an unknown `kind` or `warmup`, boundaries that don't ascend, or a cooldown of another kind.
+      InputError: for an unknown `kind` or `warmup`, boundaries that do not ascend, or a cooldown of another kind.
+
+    Example:
+      >>> rate = learning_rate_schedule("piecewise", peak=0.1, steps_per_epoch=10, epochs=4, boundaries=(2, 3))
+      >>> [round(float(rate(step)), 6) for step in (0, 19, 21, 31)]
+      [0.1, 0.1, 0.01, 0.001]
     """
     if kind not in SCHEDULES:
         raise InputError(f"schedule: expected one of {', '.join(SCHEDULES)}, got {kind!r}")
@@ -54,7 +58,7 @@ def learning_rate_schedule(
     if list(boundaries) != sorted(set(boundaries)) or any(boundary <= 0 for boundary in boundaries):
         raise InputError(f"boundaries: expected ascending numbers of completed epochs, got {tuple(boundaries)}")
     if cooldown_epochs and kind not in ("constant", "piecewise"):
-        raise InputError(f"cooldown_epochs: of constant and piecewise schedules alone; {kind} falls by itself")
+        raise InputError(f"cooldown_epochs: only for constant and piecewise schedules; {kind} falls by itself")
     total = steps_per_epoch * epochs
     if kind == "one_cycle" and not warmup_epochs:
         warmup_epochs = 0.3 * epochs

@@ -1,7 +1,7 @@
-"""Several seeds of one run as one program, which exchanges nothing between them: each of them lives on one device.
+"""Several seeds of one run as one program. Each seed is on one device, and nothing is exchanged between seeds.
 
-States, sums and orders of the seeds are stacked along a first axis, which is split over the devices. Where that needs
-more places than there are seeds, the last ones repeat the last seed.
+States, sums and orders of the seeds are stacked along a first axis, which is split over the devices. If there
+are more places than seeds, the last places repeat the last seed.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,15 +24,15 @@ _SEEDS, _WHOLE = PartitionSpec(SEED_AXIS), PartitionSpec()
 
 
 def seed_mesh(seeds: int, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """A mesh of one axis, "seed": as few of `devices` (default: all) as give no device more seeds than it must have."""
+    """A mesh of one axis, "seed", of the fewest `devices` (default: all) with the least load on each."""
     devices = list(jax.devices() if devices is None else devices)
     each = -(-seeds // len(devices))
     return Mesh(np.asarray(devices[: -(-seeds // each)]), (SEED_AXIS,), axis_types=(AxisType.Auto,))
 
 
 def join_seeds(trees: Sequence[Any], mesh: Mesh) -> Any:
-    """Stacks a tree of arrays for each seed, and places the stack on the devices of a `seed_mesh`."""
-    filled = [*trees, *trees[-1:] * (-len(trees) % mesh.size)]
+    """Stacks the trees of the seeds, and places the stack on the devices of a `seed_mesh`."""
+    filled = [*trees, *list(trees[-1:]) * (-len(trees) % mesh.size)]
     split = NamedSharding(mesh, _SEEDS)
     return jax.tree.map(lambda *leaves: jax.device_put(np.stack(leaves), split), *filled)
 
@@ -48,19 +48,19 @@ def make_run_seeds(
 ) -> RunSteps:
     """Builds `run_seeds(states, totals, data, orders, first, count) -> (states, totals)`, compiled once.
 
-    For each seed it does what the function of `make_run_steps` does, with numbers that differ by rounding alone; a
-    device that is given several takes a step of all of them together, or the `count` steps of one after another. At a
-    loss or gradient that is not finite that seed's steps end; the others' go on or end.
+    For each seed it does what the function of `make_run_steps` does; the numbers differ only by rounding. A device with
+    several seeds takes a step of all of them together, or runs the `count` steps of one seed after another. If a loss
+    or gradient is not finite, the steps of that seed end; those of other seeds go on or end.
 
     Args:
       train_step: see `resjax.train.make_train_step`.
       batch_size: images in a step of each seed.
-      seeds: their number; `states`, `totals` and `orders` [places, N] hold them as `join_seeds` stacks them.
+      seeds: number of seeds; `states`, `totals` and `orders` [places, N] are stacked by `join_seeds`.
       mesh: see `seed_mesh`; `data` is on each of its devices.
-      in_a_loop: whether the seeds of a device run one after another; None: where that is faster, on CPUs.
+      in_a_loop: whether the seeds of a device run one after another; None: if that is faster, as on CPUs.
     """
-    in_a_loop = networks_in_a_loop() if in_a_loop is None else in_a_loop
-    # A condition that is the same for all seeds: with one of its own each would copy its state in every step.
+    in_a_loop = networks_in_a_loop(mesh.devices.flat[0]) if in_a_loop is None else in_a_loop
+    # One condition for all seeds: with a condition of its own, each seed would copy its state in every step.
     failed_step = None if in_a_loop else lambda totals: lax.pmax(totals.failed_step, _ON_ONE_DEVICE)
     run_steps = steps_in_a_row(train_step, batch_size, _one_device(mesh), failed_step)
 
@@ -75,7 +75,7 @@ def make_run_seeds(
         return lax.map(lambda of_seed: run_one(*of_seed), (states, totals, orders, counts))
 
     specs = (_SEEDS, _SEEDS, _WHOLE, _SEEDS, _WHOLE, _WHOLE)
-    # check_vma=False: as in `resjax.layers`, loops would have to say of their zeros that they differ between devices.
+    # check_vma=False as in `resjax.layers`: otherwise loops must declare that their zeros differ between devices.
     run = jax.shard_map(run_seeds, mesh=mesh, in_specs=specs, out_specs=(_SEEDS, _SEEDS), check_vma=False)
     return jax.jit(run, donate_argnums=0)
 
@@ -87,7 +87,7 @@ def make_evaluate_seeds(
 
     For each seed it does what the function of `make_run_evaluation` does; for the arguments see `make_run_seeds`.
     """
-    in_a_loop = networks_in_a_loop() if in_a_loop is None else in_a_loop
+    in_a_loop = networks_in_a_loop(mesh.devices.flat[0]) if in_a_loop is None else in_a_loop
     run_evaluation = batches_in_a_row(eval_step, batch_size, _one_device(mesh))
 
     def evaluate_seeds(variables, totals, data, size, first, count):
@@ -100,10 +100,10 @@ def make_evaluate_seeds(
     return jax.jit(jax.shard_map(evaluate_seeds, mesh=mesh, in_specs=specs, out_specs=_SEEDS, check_vma=False))
 
 
-def _map_together(function, trees):
+def _map_together(function: Callable, trees: Any) -> Any:
     return jax.vmap(function)(trees)
 
 
 def _one_device(mesh: Mesh) -> Mesh:
-    """What a seed's batch is split over."""
-    return data_mesh(mesh.devices.flat[:1])
+    """The mesh that a seed's batch is split over."""
+    return data_mesh(mesh.devices.flatten()[:1].tolist())

@@ -1,5 +1,6 @@
 """The state of a training run: everything that a step reads and writes."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -8,9 +9,16 @@ import optax
 from flax import linen as nn
 from flax import struct
 
+from resjax.train.wrappers import slow_params
 
-@struct.dataclass
-class TrainState:
+Batch = tuple[jax.Array, ...]
+"""uint8 images [N, H, W, C], then their int32 labels [N], or their masks and sizes."""
+
+Objective = Callable[..., tuple[jax.Array, dict[str, jax.Array]]]
+"""(network output, targets, labels) -> (loss, counts): the mean loss, and named counts to sum over the epoch."""
+
+
+class TrainState(struct.PyTreeNode):
     """A run is a function of (config, seed, step), and this is its value at `step`.
 
     Attributes:
@@ -31,10 +39,11 @@ class TrainState:
 
     @property
     def variables(self) -> dict[str, Any]:
-        """What to evaluate: the moving average where there is one, else the parameters as they are."""
+        """Variables to evaluate: the moving average, else lookahead's slow parameters, else the trained parameters."""
         if self.average is not None:
             return self.average
-        return {"params": self.params, "batch_stats": self.batch_stats}
+        slow = slow_params(self.opt_state)
+        return {"params": self.params if slow is None else slow, "batch_stats": self.batch_stats}
 
 
 def create_state(
@@ -50,10 +59,10 @@ def create_state(
     Args:
       model: the network.
       optimizer: its transformation of gradients.
-      seed: of initial weights, order and augmentation.
+      seed: seed of initial weights, order and augmentation.
       image_shape: (H, W, C) of a training image.
-      moving_average: whether the state holds an average of the variables, too, which is then what is evaluated.
-      variables: to start from; None initialises the network from the seed.
+      moving_average: whether to keep a moving average of the variables, which is then evaluated.
+      variables: initial variables; None initialises the network from the seed.
     """
     if variables is None:
         variables = model.init(init_key(seed), jnp.zeros((1, *image_shape), jnp.float32))
@@ -64,21 +73,28 @@ def create_state(
         params=params,
         batch_stats=batch_stats,
         opt_state=optimizer.init(params),
-        # A copy: the state is donated, and a buffer may be donated only once.
+        # A copy, because the state is donated, and a buffer can be donated only once.
         average=jax.tree.map(jnp.copy, {"params": params, "batch_stats": batch_stats}) if moving_average else None,
     )
 
 
+@jax.jit
+def is_finite(state: TrainState) -> jax.Array:
+    """Whether every number of a state is finite: parameters, statistics, optimizer's state and moving average."""
+    leaves = [leaf for leaf in jax.tree.leaves(state) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]).all()
+
+
 def init_key(seed: int | jax.Array) -> jax.Array:
-    """Key of the initial parameters."""
+    """Key for the initial parameters."""
     return jax.random.fold_in(jax.random.key(seed), 0)
 
 
 def order_key(seed: int | jax.Array, epoch: int | jax.Array) -> jax.Array:
-    """Key of the order of the images in an epoch."""
+    """Key for the order of the images in an epoch."""
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 1), epoch)
 
 
 def step_key(seed: jax.Array, step: jax.Array) -> jax.Array:
-    """Key of the draws of one step: augmentation and dropout."""
+    """Key for the random draws of one step: augmentation and dropout."""
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 2), step)

@@ -1,4 +1,4 @@
-"""A warm-up that lasts as long as the network needs."""
+"""A warm-up that ends when the training error is low enough."""
 
 from typing import Any, NamedTuple
 
@@ -17,7 +17,7 @@ class WarmUpState(NamedTuple):
     Attributes:
       error: running average of the mini-batches' training error, in [0, 1]; 1 at the start.
       over: whether the warm-up is over.
-      factor: of the last update.
+      factor: factor of the last update.
     """
 
     error: jax.Array
@@ -26,17 +26,17 @@ class WarmUpState(NamedTuple):
 
 
 def warm_up_until(error: float, factor: float) -> optax.GradientTransformationExtraArgs:
-    """Multiplies updates by `factor` until the training error has fallen below `error`; from then on by 1.
+    """Multiplies updates by `factor` until the training error has fallen below `error`, and by 1 from then on.
 
     He et al. 2015 (arXiv 1512.03385, section 4.2) train ResNet-110 at a tenth of its learning rate until the training
-    error is below 80%. Here that error is an exponential average over about 50 mini-batches which starts at 100%.
+    error is below 80%. Here the training error is an exponential average over about 50 mini-batches, starting at 100%.
 
     Args:
-      error: in [0, 1]; the update takes that of each mini-batch as the keyword `error_of_batch`.
-      factor: of the learning rate in the warm-up.
+      error: in [0, 1]. The update takes the error of each mini-batch as the keyword `error_of_batch`.
+      factor: factor of the learning rate during the warm-up.
 
     Raises:
-      InputError: from the update, where it is given no `error_of_batch`.
+      InputError: from the update, if it is called without `error_of_batch`.
     """
 
     def init(params: Any) -> WarmUpState:
@@ -56,7 +56,7 @@ def warm_up_until(error: float, factor: float) -> optax.GradientTransformationEx
 
 
 def learning_rate_factor(opt_state: Any) -> jax.Array | float:
-    """What a warm-up multiplied the last update by, in an array of its own; 1 where there is none."""
+    """The factor by which a warm-up multiplied the last update, as a new array; 1 without a warm-up."""
     states = jax.tree.leaves(opt_state, is_leaf=lambda leaf: isinstance(leaf, WarmUpState))
     found = [state.factor for state in states if isinstance(state, WarmUpState)]
     return jnp.copy(found[0]) if found else 1.0

@@ -207,6 +207,16 @@ def test_wrong_input_is_named(call, message):
         call()
 
 
+def test_networks_and_arrays_that_do_not_fit_are_named(variables, draw):
+    single, without_bn = VGG(stage_sizes=(1,), width=4), Highway(stage_sizes=(1,), widths=(3,), head_width=None)
+    with pytest.raises(InputError, match="VGG: no layer keeps the shape of its input"):
+        analysis.removable_layers(single, draw(single), IMAGES)
+    with pytest.raises(InputError, match=r"layers: expected bool \[lesions, 3\], got shape \(1, 4\)"):
+        analysis.predict_without_layers(PLAIN, variables[PLAIN], IMAGES, np.zeros((1, 4), bool), batch_size=8)
+    with pytest.raises(InputError, match="Highway: has no BN, whose outputs are the responses"):
+        analysis.layer_responses(without_bn, draw(without_bn), IMAGES, batch_size=8)
+
+
 @pytest.mark.parametrize(
     "model",
     [ResNet(stage_sizes=(1, 1), widths=(3, 4), shortcut="B"), DenseNet(stage_sizes=(1, 1), growth_rate=3)],

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from resjax.data import Dataset, dataset_info, load_dataset, prepare
+from resjax.data import Dataset, dataset_info, load_dataset
+from resjax.data.arrays import prepare
 
 
 @pytest.fixture(autouse=True)

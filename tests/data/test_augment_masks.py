@@ -1,14 +1,16 @@
 """Image and mask move together: each output pixel shows the place that its label came from."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy.ndimage import map_coordinates
 
 from resjax import InputError
-from resjax.data.augment_masks import IGNORED, MaskAugmentation, augment_with_masks, bilinear, change_colour, nearest
+from resjax.data.augment.masks import IGNORED, MaskAugmentation, augment_with_masks, bilinear, change_colour, nearest
 
 SIZES = np.array([[12, 16], [16, 10], [5, 7]] * 8, np.int32)
 
@@ -20,32 +22,40 @@ def _coordinates(shape=(16, 16)):
     return np.repeat(image[None], len(SIZES), 0), np.repeat(rows[None].astype(np.uint8), len(SIZES), 0)
 
 
-@functools.cache
-def _augmented(augmentation, seed=0):
-    run = jax.jit(lambda key, *data: augment_with_masks(key, *data, augmentation))
-    return [np.asarray(x) for x in run(jax.random.key(seed), *_coordinates(), SIZES)]
+_run = jax.jit(augment_with_masks, static_argnums=4)
+
+
+def _augmented(augmentation, seed=0, sizes=SIZES):
+    return [np.asarray(x) for x in _run(jax.random.key(seed), *_coordinates(), sizes, augmentation)]
 
 
 MOVING = MaskAugmentation(crop=9, scale_min=0.7, scale_max=1.3)
 
 
-def test_masks_follow_their_images():
-    images, masks = _augmented(MOVING)
-    assert images.shape == (len(SIZES), 9, 9, 3) and masks.shape == (len(SIZES), 9, 9)
+SEEDS = st.integers(0, 2**32 - 1)
+
+
+@settings(max_examples=50)
+@given(seed=SEEDS, sizes=arrays(np.int32, SIZES.shape, elements=st.integers(1, 16)))
+def test_masks_follow_their_images(seed, sizes):
+    images, masks = _augmented(MOVING, seed, sizes)
+    assert images.shape == (len(sizes), 9, 9, 3) and masks.shape == (len(sizes), 9, 9)
     inside = images[..., 2] > 0.5
     np.testing.assert_array_equal(masks == IGNORED, ~inside)
     assert not images[~inside].any()  # the mean colour
     # The label is the row nearest to the one that the image shows.
     assert (np.abs(masks - images[..., 0])[inside] <= 0.5 + 1e-4).all()
-    assert inside[2::3].mean() < 0.8 < inside[0::3].mean()  # only images smaller than the crop are padded
+    # Nothing from outside of an image.
+    for image, mask, (height, width) in zip(images, masks, sizes, strict=True):
+        own = image[..., 2] > 0.5
+        assert own.any() and mask[own].max() < height
+        assert image[..., 0][own].max() <= height - 1 + 1e-4 and image[..., 1][own].max() <= width - 1 + 1e-4
+        # An image that is larger than the crop at the smallest scale fills it.
+        assert own.all() or min(height, width) < 13
 
 
-def test_every_place_is_reached_and_nothing_from_outside_of_an_image():
-    images, masks = _augmented(MOVING)
-    for image, mask, (height, width) in zip(images, masks, SIZES, strict=True):
-        inside = image[..., 2] > 0.5
-        assert image[..., 0][inside].max() <= height - 1 and image[..., 1][inside].max() <= width - 1
-        assert mask[inside].max() < height
+def test_every_place_is_reached():
+    images, _ = _augmented(MOVING)
     seen = images[0::3][images[0::3][..., 2] > 0.5]
     assert (seen[:, :2].min(0) < 1.5).all() and (seen[:, :2].max(0) > (9.5, 13.5)).all()
 
@@ -82,28 +92,40 @@ def test_without_a_crop_only_flips_remain_each_within_its_own_image():
 
 
 def test_the_key_decides():
-    first, again, other = (_augmented.__wrapped__(MOVING, seed)[0] for seed in (0, 0, 1))
+    first, again, other = (_augmented(MOVING, seed)[0] for seed in (0, 0, 1))
     np.testing.assert_array_equal(first, again)
     assert (first != other).any()
 
 
-def test_resampling_is_bilinear_for_images_and_nearest_for_masks():
-    rng = np.random.default_rng(0)
+PLACES = st.floats(-1, 6, width=32)
+
+
+@settings(max_examples=50)
+@given(
+    seed=SEEDS,
+    size=st.tuples(st.integers(1, 6), st.integers(1, 5)),
+    rows=arrays(np.float32, 5, elements=PLACES),
+    columns=arrays(np.float32, 3, elements=PLACES),
+)
+@example(0, (5, 4), np.float32([-0.4, 0.25, 3.5, 4.4, 4.6]), np.float32([0, 2.75, 3.4]))
+def test_resampling_is_scipys_bilinear_for_images_and_nearest_for_masks(seed, size, rows, columns):
+    rng = np.random.default_rng(seed)
     image, mask = rng.normal(size=(6, 5, 2)).astype(np.float32), rng.integers(0, 9, (6, 5)).astype(np.uint8)
-    rows, columns = np.array([-0.4, 0.25, 3.5, 4.4, 4.6], np.float32), np.array([0, 2.75, 3.4], np.float32)
-    resampled, labels = bilinear(image, rows, columns, np.array([5, 4])), nearest(mask, rows, columns, np.array([5, 4]))
-    for i, j in np.ndindex(5, 3):
-        row, column = rows[i], columns[j]
-        if row >= 4.5:
-            assert not resampled[i, j].any() and labels[i, j] == IGNORED
-            continue
-        y, x = np.clip(row, 0, 4), np.clip(column, 0, 3)
-        a, b = int(y), int(x)
-        c, d = min(a + 1, 4), min(b + 1, 3)
-        top = image[a, b] * (1 - (x - b)) + image[a, d] * (x - b)
-        bottom = image[c, b] * (1 - (x - b)) + image[c, d] * (x - b)
-        np.testing.assert_allclose(resampled[i, j], top * (1 - (y - a)) + bottom * (y - a), atol=1e-5)
-        assert labels[i, j] == mask[int(np.clip(np.floor(row + 0.5), 0, 4)), int(np.clip(np.floor(column + 0.5), 0, 3))]
+    resampled, labels = _resample(image, mask, rows, columns, np.array(size))
+    own = np.s_[: size[0], : size[1]]
+    places = np.meshgrid(rows.astype(np.float64), columns.astype(np.float64), indexing="ij")
+    inside = np.logical_and.reduce([(-0.5 <= p) & (p < n - 0.5) for p, n in zip(places, size, strict=True)])
+    for channel in range(2):
+        expected = map_coordinates(image[own][..., channel], places, order=1, mode="nearest")
+        np.testing.assert_allclose(resampled[..., channel], np.where(inside, expected, 0), atol=1e-5)
+    # Half way between two pixels the later one.
+    row, column = (np.clip(np.floor(p + 0.5), 0, n - 1).astype(int) for p, n in zip(places, size, strict=True))
+    np.testing.assert_array_equal(labels, np.where(inside, mask[row, column], IGNORED))
+
+
+@jax.jit
+def _resample(image, mask, rows, columns, size):
+    return bilinear(image, rows, columns, size), nearest(mask, rows, columns, size)
 
 
 def test_colours_change_within_their_limits_and_leave_masks_and_padding_alone():

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
-from resjax.data.augment import Normalization
-from resjax.data.augment_colour import (
+from resjax.data.augment.colour import (
     OPERATIONS,
     apply_operations,
     colour_jitter,
@@ -18,7 +17,8 @@ from resjax.data.augment_colour import (
     random_erasing,
     trivial_augment,
 )
-from resjax.data.augment_photos import PhotoAugmentation, augment_photos
+from resjax.data.augment.photographs import PhotoAugmentation, augment_photos
+from resjax.data.normalization import Normalization
 from resjax.errors import InputError
 
 KEY = jax.random.key(0)
@@ -121,5 +121,20 @@ def test_the_whole_augmentation_gives_mixed_targets():
     np.testing.assert_allclose(targets.sum(-1), 1, rtol=1e-6)
     plain, _ = augment_photos(KEY, jnp.asarray(IMAGES), jnp.arange(3), 5, normalize, PhotoAugmentation(flip=False))
     np.testing.assert_allclose(plain, (IMAGES - np.float32(120)) / np.float32(60), rtol=1e-6)
-    with pytest.raises(InputError, match="policy"):
-        PhotoAugmentation(policy="auto")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"policy": "auto"}, "policy: expected 'none', .*, got 'auto'"),
+        ({"magnitude": 31}, "magnitude: expected 0 to 30, got 31"),
+        ({"colour_jitter": 1.5}, "colour_jitter: expected a value from 0 to 1, got 1.5"),
+        ({"lighting": -0.1}, "lighting: expected a value from 0 to inf, got -0.1"),
+        ({"random_erasing": 2.0}, "random_erasing: expected a value from 0 to 1"),
+        ({"mixup": -1.0}, "mixup: expected a value >= 0"),
+        ({"cutmix": float("nan")}, "cutmix: expected a value >= 0, got nan"),
+    ],
+)
+def test_values_out_of_range_are_named(fields, message):
+    with pytest.raises(InputError, match=message):
+        PhotoAugmentation(**fields)

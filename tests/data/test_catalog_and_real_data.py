@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import resjax.data
-from resjax.data import dataset_info, embedded, list_datasets, load_dataset
+from resjax.data import dataset_info, list_datasets, load_dataset
+from resjax.data.arrays import embedded
 from resjax.errors import InputError
 
 
@@ -58,7 +58,7 @@ def test_data_dir_that_is_a_file_is_refused(tmp_path):
 
 
 def test_data_dir_that_cannot_be_searched_is_an_input_error():
-    with pytest.raises(InputError, match="cannot be read .*File name too long"):
+    with pytest.raises(InputError, match="^data_dir x.*check the path and its permissions$"):
         load_dataset("cifar10", "test", "x" * 5000)
 
 
@@ -90,13 +90,13 @@ def test_mini_says_what_it_is():
 
 
 def test_files_of_mini_are_small():
-    sizes = [path.stat().st_size for path in (Path(resjax.data.__file__).parent / "cifar10_mini").iterdir()]
+    sizes = [path.stat().st_size for path in (Path(embedded.__file__).parent / "cifar10_mini").iterdir()]
     assert len(sizes) == 21 and max(sizes) < 2_000_000 and sum(sizes) < 10_500_000
 
 
 @pytest.fixture
 def mini_copy(tmp_path):
-    shutil.copytree(Path(resjax.data.__file__).parent / "cifar10_mini", tmp_path / "cifar10_mini")
+    shutil.copytree(Path(embedded.__file__).parent / "cifar10_mini", tmp_path / "cifar10_mini")
     return tmp_path
 
 
@@ -119,6 +119,28 @@ def test_damaged_sheet_of_mini_is_named(mini_copy, damage):
         shutil.copy(sheet.with_name("test_dog.webp"), sheet)
     with pytest.raises(InputError, match="test_cat.webp: .*damaged.*restore it from the repository"):
         load_dataset("cifar10_mini", "test", mini_copy)
+
+
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        (lambda text: text[:-3], ".*damaged; restore the folder"),
+        (lambda text: text.replace("test_cat.webp", "test_lion.webp"), "damaged: it is not that of cifar10_mini"),
+        (lambda text: json.dumps(json.loads(text) | {"test_cat.webp": {**json.loads(text)["test_cat.webp"],
+                                                                       "positions": [1]}}),
+         "damaged: it is not that of cifar10_mini"),
+    ],
+)  # fmt: skip
+def test_a_damaged_list_of_the_sheets_of_mini_is_named(mini_copy, edit, said):
+    sheets = mini_copy / "cifar10_mini" / "sheets.json"
+    sheets.write_text(edit(sheets.read_text()))
+    with pytest.raises(InputError, match=f"sheets.json: {said}"):
+        load_dataset("cifar10_mini", "test", mini_copy)
+
+
+def test_a_name_that_is_no_text_is_refused():
+    with pytest.raises(InputError, match="dataset name: expected a string, got 10 .*cifar10"):
+        dataset_info(10)
 
 
 def test_facts_of_cifar10_train(real_train):

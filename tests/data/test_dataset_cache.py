@@ -38,10 +38,10 @@ def cached(prepared_tfrecord, cache_home):
 @pytest.fixture
 def records_read(monkeypatch):
     """The shards that were decoded since; still decodes them."""
-    from resjax.data import tfds_directory
+    from resjax.data.formats import tfds_directory
 
     shards, read = [], tfds_directory.read_tfrecord
-    monkeypatch.setattr(tfds_directory, "read_tfrecord", lambda path: shards.append(path) or read(path))
+    monkeypatch.setattr(tfds_directory, "read_tfrecord", lambda path, most: shards.append(path) or read(path, most))
     return shards
 
 

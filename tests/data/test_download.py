@@ -1,8 +1,11 @@
 """The download road. There is no network in tests: only the fetching of files is replaced, by files made here."""
 
+import dataclasses
 import http.server
 import shutil
 import socket
+import sys
+import tempfile
 import threading
 import time
 
@@ -10,7 +13,8 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from resjax.data import dataset_info, load_dataset, prepare
+from resjax.data import dataset_info, load_dataset
+from resjax.data.arrays import prepare
 from resjax.errors import InputError
 
 
@@ -35,6 +39,16 @@ def image_and_label(image, label):
 
 def stored_labels(name, data_dir):
     return [example["label"] for example in tfds.data_source(name, split="test", data_dir=data_dir)]
+
+
+def test_a_load_without_a_network_leaves_nothing_behind(tmp_path, monkeypatch):
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    monkeypatch.setattr(prepare, "why_unreachable", lambda url: "no network")
+    with pytest.raises(InputError, match="cannot be reached"):
+        load_dataset("cifar10", "test", tmp_path / "data")
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    assert list((tmp_path / "temporary").iterdir()) == []
 
 
 def test_mnist_is_downloaded_prepared_and_loaded(tmp_path, published, make_synthetic, offline_download):
@@ -78,6 +92,17 @@ def test_another_process_that_was_faster_is_welcome(tmp_path, prepared_cifar10, 
     dataset = load_dataset("cifar10", "test", tmp_path)
     np.testing.assert_array_equal(dataset.images, make_synthetic("cifar10", "test").images)
     assert [path.name for path in (tmp_path / "cifar10").iterdir()] == ["3.0.2"]
+
+
+def test_without_tfds_or_a_builder_of_it_the_other_ways_are_said(tmp_path, monkeypatch):
+    unknown = dataclasses.replace(dataset_info("cifar10"), name="no_such_dataset")
+    with pytest.raises(
+        InputError, match=r"no_such_dataset not found, and TFDS cannot build it \(.*\): looked. Put the"
+    ):
+        prepare.download_and_prepare(unknown, tmp_path, "looked")
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
+    with pytest.raises(InputError, match="cifar10 not found: looked. .* Downloading needs .*: pip install tensorflow"):
+        prepare.download_and_prepare(dataset_info("cifar10"), tmp_path, "looked")
 
 
 def test_damaged_download_leaves_nothing_prepared(tmp_path, published, make_synthetic, offline_download):

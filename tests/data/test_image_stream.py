@@ -17,8 +17,9 @@ from resjax.data.images import (
     StreamConfig,
     open_folder,
 )
+from resjax.data.images.ring import Ring
 from resjax.errors import InputError
-from tests.data.photographs import write_folder
+from tests.helpers.photographs import write_folder
 
 VIEW = RandomResizedCrop(16)
 CROP = CentreCrop(20, 16)
@@ -46,6 +47,12 @@ def test_worker_processes_make_what_threads_make_from_any_position(dataset):
     _assert_same(whole, _take(dataset.train, config, 9, workers=2))
     _assert_same(whole[5:], _take(dataset.train, config, 4, start=5))
     assert not np.array_equal(whole[0].views[0], whole[3].views[0])  # the next epoch has another order
+
+
+def test_a_batch_may_be_one_image(dataset):
+    whole = _take(dataset.train, StreamConfig((VIEW,), 2, seed=3), 3)
+    single = _take(dataset.train, StreamConfig((VIEW,), 1, seed=3), 6)
+    np.testing.assert_array_equal([batch.labels[0] for batch in single], np.concatenate([b.labels for b in whole]))
 
 
 class _Numbered:
@@ -95,6 +102,23 @@ def test_evaluation_sees_each_image_once_and_then_again(dataset):
     expected = np.zeros(CROP.shape, np.uint8)
     CROP(EncodedImage(dataset.test.read(9)[0]), None, expected)
     np.testing.assert_array_equal(batches[2].views[0][1], expected)
+
+
+def test_what_no_stream_can_be_is_said(dataset, monkeypatch):
+    with pytest.raises(InputError, match="batch_size 6: expected a positive multiple of 2 processes times 2 repeats"):
+        StreamConfig((VIEW,), 6, process_count=2, repeats=2)
+    monkeypatch.delattr(os, "memfd_create")
+    with pytest.raises(InputError, match="workers 2: worker processes need Linux; 0 decodes in threads"):
+        ImageStream(dataset.train, StreamConfig((VIEW,), 4), workers=2)
+
+
+def test_a_writer_ends_when_nobody_reads_any_more():
+    ring = Ring(1, [((2,), np.uint8)])
+    ring.fill(0)
+    ring.end()
+    with pytest.raises(EOFError, match="nobody reads"):
+        ring.wait_until_free(0)
+    ring.close()
 
 
 class _Damaged:

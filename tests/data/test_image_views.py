@@ -16,6 +16,7 @@ from resjax.data.images import (
     RandomScaleCrop,
     ThreeSquares,
 )
+from resjax.errors import InputError
 
 
 def _photo(height, width):
@@ -100,3 +101,32 @@ def test_cut_and_other_files_are_broken(kind, reduction):
     for broken in (data[: len(data) // 2], data[:20], b"", b"GIF89a" + data):
         with pytest.raises(BrokenImage):
             EncodedImage(broken).pixels(reduction)
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: RandomResizedCrop(0), r"random-resized crop: not possible with RandomResizedCrop\(size=0"),
+        (lambda: RandomResizedCrop(32, aspect=(2, 1)), "random-resized crop: not possible"),
+        (lambda: RandomScaleCrop(64, 32, 48), "random-scale crop: a crop of 64 from sides of 32..48"),
+        (lambda: CentreCrop(resize=32, size=64), "centre crop: a square of 64 pixels from a shorter side of 32"),
+    ],
+)
+def test_crops_that_no_image_has_are_refused(make, said):
+    with pytest.raises(InputError, match=said):
+        make()
+
+
+def test_a_header_that_asks_for_gigabytes_is_broken():
+    data = bytearray(_encode(_photo(40, 50)))
+    frame = data.index(b"\xff\xc0")
+    data[frame + 5 : frame + 9] = (60_000).to_bytes(2) * 2
+    with pytest.raises(BrokenImage, match="its header says 60000 x 60000 pixels"):
+        EncodedImage(bytes(data))
+
+
+def test_random_crops_without_a_generator_are_refused():
+    image = EncodedImage(_encode(_photo(40, 50)))
+    for view in (RandomResizedCrop(32), RandomScaleCrop(24, shortest=32, longest=40)):
+        with pytest.raises(InputError, match=f"{type(view).__name__}.*no seed was given.*`StreamConfig`"):
+            view(image, None, np.empty(view.shape, np.uint8))

@@ -1,6 +1,5 @@
 """Images with masks: a VOC-style folder, prepared TFDS directories, drawn shapes; every mistake is named."""
 
-import io
 import re
 
 import numpy as np
@@ -8,39 +7,24 @@ import pytest
 from PIL import Image
 
 from resjax import InputError
-from resjax.data import load_masks, mask_dataset_info, shapes
-from resjax.data.augment_masks import IGNORED
+from resjax.data import load_masks, mask_dataset_info
+from resjax.data.augment.masks import IGNORED
+from resjax.data.masks import shapes
+from tests.helpers.voc_folder import SIZES, encoded, random_image, write_voc
 
 RNG = np.random.default_rng(0)
-SIZES = ((6, 9), (8, 5), (7, 7))
-
-
-def _image(height, width):
-    return RNG.integers(0, 256, (height, width, 3)).astype(np.uint8)
-
-
-def _png(array, palette=False):
-    file = io.BytesIO()
-    image = Image.fromarray(array)
-    if palette:
-        image.putpalette(list(range(256)) * 3)
-    image.save(file, "PNG")
-    return file.getvalue()
 
 
 @pytest.fixture
 def voc(tmp_path):
     """A folder of three images, as PASCAL VOC has them; the images are PNG, so that pixels can be compared."""
-    for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
-        (tmp_path / folder).mkdir(parents=True)
+    masks = {}
     for i, size in enumerate(SIZES):
         mask = RNG.integers(0, 21, size).astype(np.uint8)
         mask[0, 0] = IGNORED
-        (tmp_path / "JPEGImages" / f"im{i}.png").write_bytes(_png(_image(*size)))
-        (tmp_path / "SegmentationClass" / f"im{i}.png").write_bytes(_png(mask, palette=True))
-    (tmp_path / "ImageSets" / "Segmentation" / "train.txt").write_text("im2\nim0\n")
-    (tmp_path / "ImageSets" / "Segmentation" / "val.txt").write_text("im1\n")
-    return tmp_path
+        masks[f"im{i}.png"] = encoded(mask, palette=True)
+    images = {f"im{i}.png": encoded(random_image(*size)) for i, size in enumerate(SIZES)}
+    return write_voc(tmp_path, images, masks)
 
 
 def test_a_folder_like_voc_is_read_in_the_order_of_its_list(voc):
@@ -97,15 +81,15 @@ def _break(voc, what):
         case "label":
             mask = np.zeros(SIZES[2], np.uint8)
             mask[3, 4] = 21
-            (masks / "im2.png").write_bytes(_png(mask, palette=True))
+            (masks / "im2.png").write_bytes(encoded(mask, palette=True))
         case "size":
-            (masks / "im0.png").write_bytes(_png(np.zeros((9, 6), np.uint8)))
+            (masks / "im0.png").write_bytes(encoded(np.zeros((9, 6), np.uint8)))
         case "mask":
             (masks / "im0.png").unlink()
         case "image":
             (voc / "JPEGImages" / "im0.png").unlink()
         case "colour":
-            (masks / "im2.png").write_bytes(_png(_image(*SIZES[2])))
+            (masks / "im2.png").write_bytes(encoded(random_image(*SIZES[2])))
         case "damaged":
             (masks / "im2.png").write_bytes(b"\x89PNG no more")
         case "empty":
@@ -117,9 +101,9 @@ def _break(voc, what):
 MISTAKES = {
     "label": r"SegmentationClass/im2.png: label 21 at row 3, column 4; expected 0 to 20, 255",
     "size": r"im0.png: the mask has 6 x 9 pixels, its image .*JPEGImages/im0.png 9 x 6",
-    "mask": r"SegmentationClass/im0.png: the mask is missing",
-    "image": r"JPEGImages/im0.jpg: the image is missing",
-    "colour": r"im2.png: expected an indexed or gray image",
+    "mask": r"train.txt, line 2: the mask is missing: no im0 in .*SegmentationClass \(.png, .*for the image .*im0.png",
+    "image": r"train.txt, line 2: the image is missing: no im0 in .*JPEGImages \(.jpg, ",
+    "colour": r"im2.png: the mask codes 49 colours \(\(.*\), ..\); expected an indexed or gray image.* label of each",
     "damaged": r"im2.png: damaged or no image",
     "empty": r"train.txt: the split is empty",
     "split": r"train.txt: not found; there are trainaug, val",
@@ -198,13 +182,13 @@ PREPARED = {
 @pytest.mark.parametrize("name", PREPARED)
 def test_prepared_directories_are_read_without_tensorflow(tmp_path, name):
     features, config, stored, labels = PREPARED[name]
-    images = [_image(4, len(stored)), _image(3, len(stored))]
+    images = [random_image(4, len(stored)), random_image(3, len(stored))]
     masks = [np.tile(np.array(stored, np.uint8), (len(image), 1)) for image in images]
     if name == "scene_parse150":  # stored as three equal channels
-        files = [_png(np.repeat(mask[..., None], 3, -1)) for mask in masks]
+        files = [encoded(np.repeat(mask[..., None], 3, -1)) for mask in masks]
     else:
-        files = [_png(mask) for mask in masks]
-    _prepare(tmp_path, name, features, [(_png(i), m) for i, m in zip(images, files, strict=True)], config)
+        files = [encoded(mask) for mask in masks]
+    _prepare(tmp_path, name, features, [(encoded(i), m) for i, m in zip(images, files, strict=True)], config)
     data = load_masks(name, "train", tmp_path)
     np.testing.assert_array_equal(data.sizes, [image.shape[:2] for image in images])
     np.testing.assert_array_equal(data.images[0], images[0])
@@ -215,9 +199,48 @@ def test_prepared_directories_are_read_without_tensorflow(tmp_path, name):
 
 def test_a_stored_label_outside_the_classes_is_named_with_its_example(tmp_path):
     mask = np.array([[1, 2], [3, 4]], np.uint8)
-    _prepare(tmp_path, "oxford_iiit_pet", ("image", "segmentation_mask"), [(_png(_image(2, 2)), _png(mask))])
+    _prepare(
+        tmp_path, "oxford_iiit_pet", ("image", "segmentation_mask"), [(encoded(random_image(2, 2)), encoded(mask))]
+    )
     with pytest.raises(InputError, match=r"mask of example 0: label 4 at row 1, column 1; expected 1 to 3"):
         load_masks("oxford_iiit_pet", "train", tmp_path)
+
+
+def _example(**features):
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    example = tf_example_pb2.Example()
+    for name, value in features.items():
+        example.features.feature[name].bytes_list.value.append(value)
+    return example.SerializeToString()
+
+
+@pytest.mark.parametrize(
+    ("records", "message"),
+    [
+        ([b"\xff\xff\xff"], "example 0 is damaged .*; prepare or copy it again"),
+        ([_example(image=b"")], "example 0 of train has no 'segmentation_mask': prepare oxford_iiit_pet again"),
+        ([_example(image=b"GIF8", segmentation_mask=b"")], "image of example 0: damaged or no image"),
+    ],
+)
+def test_a_prepared_directory_without_what_it_should_have_is_said(tmp_path, monkeypatch, records, message):
+    _prepare(tmp_path, "oxford_iiit_pet", ("image", "segmentation_mask"), [(b"", b"")])
+    there = len(records), ((tmp_path / "shard", record) for record in records)
+    monkeypatch.setattr("resjax.data.masks.loading.open_split", lambda *arguments: there)
+    with pytest.raises(InputError, match=message):
+        load_masks("oxford_iiit_pet", "train", tmp_path)
+
+
+def test_an_image_that_is_a_folder_or_is_cut_is_said(voc):
+    image = voc / "JPEGImages" / "im2.png"
+    whole = image.read_bytes()
+    image.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match=r"im2.png: damaged or no image \(.*\); get it again"):
+        load_masks("voc", "train", voc)
+    image.unlink()
+    image.mkdir()
+    with pytest.raises(InputError, match=r"im2.png: no regular file"):
+        load_masks("voc", "train", voc)
 
 
 @pytest.mark.parametrize(

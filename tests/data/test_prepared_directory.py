@@ -1,13 +1,16 @@
 """Directories prepared by TFDS, of both file formats: read in official order, checked, never half-read."""
 
+import dataclasses
 import json
 import re
 import shutil
+import sys
 
 import numpy as np
 import pytest
 
-from resjax.data import load_dataset
+from resjax.data import dataset_info, load_dataset
+from resjax.data.formats import tfds_directory
 from resjax.errors import InputError
 
 
@@ -133,12 +136,9 @@ def test_record_count_is_compared_with_the_description(tfrecord_copy):
 
 
 def test_partly_prepared_split_is_taken_as_what_it_says_it_is(tfrecord_copy, make_synthetic, caplog):
-    shard, data, end, stored = shard_of(tfrecord_copy), shard_of(tfrecord_copy).read_bytes(), 0, []
-    for _ in range(100):
-        length = int.from_bytes(data[end : end + 8], "little")
-        stored.append(int(re.search(rb"test_(\d{5})", data[end : end + length + 16])[1]))
-        end += length + 16
-    shard.write_bytes(data[:end])
+    shard = shard_of(tfrecord_copy)
+    shard.write_bytes(_first_records(shard, 100))
+    stored = [int(number) for number in re.findall(rb"test_(\d{5})", shard.read_bytes())]
     edit_description(tfrecord_copy, lambda split: split.update(shardLengths=["100"]))
     full = make_synthetic("cifar10", "test")
     for _ in range(2):  # decoded, then from the cache
@@ -152,6 +152,71 @@ def test_damaged_description_is_an_input_error(tfrecord_copy, file):
     (tfrecord_copy / "cifar10" / "3.0.2" / file).write_text("{ not json")
     with pytest.raises(InputError, match="not a readable TFDS directory.*again"):
         load_dataset("cifar10", "test", tfrecord_copy)
+
+
+def test_the_folder_of_a_version_says_of_which_dataset_it_is(tfrecord_copy):
+    version = tfrecord_copy / "cifar10" / "3.0.2"
+    for text in ("{ not json", "{}", "[]"):
+        (version / "dataset_info.json").write_text(text)
+        with pytest.raises(InputError, match="dataset_info.json: not a readable TFDS description .*copy the folder"):
+            load_dataset("cifar10", "test", version)
+
+
+def _first_records(shard, count):
+    """The bytes of a tfrecord shard's first records."""
+    data, end = shard.read_bytes(), 0
+    for _ in range(count):
+        end += int.from_bytes(data[end : end + 8], "little") + 16
+    return data[:end]
+
+
+def test_an_image_that_is_there_twice_is_refused(tfrecord_copy):
+    shard = shard_of(tfrecord_copy)
+    records = _first_records(shard, 3)
+    for number in range(2):
+        shard.with_name(f"cifar10-test.tfrecord-0000{number}-of-00002").write_bytes(records)
+    edit_description(tfrecord_copy, lambda split: split.update(shardLengths=["3", "3"]))
+    with pytest.raises(InputError, match="3.0.2: ids of test occur twice; prepare it again"):
+        load_dataset("cifar10", "test", tfrecord_copy)
+
+
+def test_a_label_of_another_dataset_is_refused(tfrecord_copy):
+    info = dataclasses.replace(dataset_info("cifar10"), num_classes=2)
+    with pytest.raises(InputError, match="tfrecord-.*: labels of cifar10 are 0 to 1, found [2-9]; prepare or copy"):
+        tfds_directory.find_prepared(info, "test", tfrecord_copy).read()
+
+
+def test_a_record_that_is_no_example_is_refused(array_record_copy):
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    writer = ArrayRecordWriter(str(shard_of(array_record_copy)), "group_size:1")
+    writer.write(b"no example")
+    writer.close()
+    edit_description(array_record_copy, lambda split: split.update(shardLengths=["1"]))
+    with pytest.raises(InputError, match="array_record-.*: undecodable example .*; prepare or copy"):
+        load_dataset("cifar10", "test", array_record_copy)
+
+
+def test_another_file_format_is_refused(tfrecord_copy):
+    description = tfrecord_copy / "cifar10" / "3.0.2" / "dataset_info.json"
+    description.write_text(description.read_text().replace('"tfrecord"', '"riegeli"'))
+    shard = shard_of(tfrecord_copy)
+    shard.rename(shard.with_name(shard.name.replace("tfrecord", "riegeli")))
+    with pytest.raises(InputError, match="file format 'riegeli'; prepare it as array_record or tfrecord"):
+        load_dataset("cifar10", "test", tfrecord_copy)
+
+
+@pytest.mark.parametrize(
+    ("module", "said"),
+    [
+        ("tensorflow_datasets", "reading a prepared TFDS directory needs .*pip install tensorflow-datasets"),
+        ("array_record.python.array_record_module", "array_record is missing .*pip install array-record"),
+    ],
+)
+def test_a_package_that_is_missing_is_named(array_record_copy, monkeypatch, module, said):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(InputError, match=said):
+        load_dataset("cifar10", "test", array_record_copy)
 
 
 def test_other_dataset_under_the_name_is_refused(tfrecord_copy):

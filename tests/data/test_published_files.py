@@ -2,6 +2,7 @@
 
 import gzip
 import pickle
+import tarfile
 import time
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from scipy.io import savemat
 
 from resjax.data import load_dataset
-from resjax.data.restricted_pickle import load_batch
+from resjax.data.formats.restricted_pickle import load_batch
 from resjax.errors import InputError
 
 
@@ -83,6 +84,15 @@ def test_archive_without_the_member_is_named(tmp_path, published, binary_test_ba
     assert [path.name for path in tmp_path.rglob("*batch*")] == []  # nothing was extracted
 
 
+def test_a_member_that_is_too_large_is_refused_unread(tmp_path):
+    with tarfile.open(tmp_path / "cifar-10-binary.tar.gz", "w:gz") as tar:
+        member = tarfile.TarInfo("cifar-10-batches-bin/test_batch.bin")
+        member.size = 10**12
+        tar.addfile(member)
+    with pytest.raises(InputError, match="test_batch.bin says it has 1000000000000 bytes"):
+        load_dataset("cifar10", "test", tmp_path)
+
+
 def test_incomplete_folder_names_the_missing_file(tmp_path, published, make_synthetic):
     files = published.files("cifar10", "binary", "train", make_synthetic("cifar10", "train"))
     del files["data_batch_4.bin"]
@@ -102,7 +112,7 @@ class _Malicious:
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_malicious_pickle_is_refused_and_does_not_run(tmp_path, protocol):
     marker = tmp_path / "ran"
-    data = pickle.dumps({"data": _Malicious(exec, f"open({str(marker)!r}, 'w')"), "labels": []}, protocol)
+    data = pickle.dumps({"data": _Malicious(exec, f"open({str(marker)!r}, 'w').close()"), "labels": []}, protocol)
     pickle.loads(data)
     assert marker.exists()  # it is malicious
     marker.unlink()
@@ -133,11 +143,13 @@ def batch(**changes) -> bytes:
     ("data", "message"),
     [
         (batch(data=np.zeros((10_000, 3071), np.uint8)), r"expected uint8 data \[10000, 3072\]"),
-        (batch(data=np.zeros((10_000, 3072), np.int8)), r"expected uint8 data .* found int8"),
+        (batch(data=np.zeros((10_000, 3072), np.int8)), "refused: this pickle holds an array of 'i1', not of 'u1'"),
         (batch(data=[0]), "expected uint8 data"),
         (batch(labels=[0] * 9_999), "expected a list of 10000 integers"),
         (batch(labels=[0.5] * 10_000), "expected a list of 10000 integers"),
         (batch(labels=[-1] * 10_000), "labels of cifar10 are 0 to 9, found -1"),
+        (batch(labels=[2**40] * 10_000), "expected a list of 10000 integers"),
+        (batch(labels=[2**99] * 10_000), "expected a list of 10000 integers"),
         (batch(labels=7), "expected a list of 10000 integers"),
         (batch(labels=None), "no 'labels' in this batch"),
         (pickle.dumps([1], protocol=2), "a CIFAR batch is a dictionary"),
@@ -166,10 +178,23 @@ def test_damaged_idx_file_is_named(tmp_path, published, make_synthetic):
     published.idx(tmp_path / "mnist", "test", make_synthetic("mnist", "test"))
     path = tmp_path / "mnist" / "t10k-images-idx3-ubyte.gz"
     whole = path.read_bytes()
-    for data in (whole[:1000], gzip.compress(gzip.decompress(whole)[:-1]), gzip.compress(b"\0\0\x08\x01" + bytes(99))):
+    for data, said in (
+        (whole[:1000], "truncated or damaged"),
+        (gzip.compress(gzip.decompress(whole)[:-1]), "truncated or damaged"),
+        (gzip.compress(b"\0\0\x08\x01\0\0\0\x63" + bytes(99)), r"expected uint8 of rank 3, found uint8 \[99\]"),
+        (gzip.compress(b"<html>"), "not an IDX file"),
+        (gzip.compress(b"\0\0\x08\x03\0\0"), "truncated in its header"),
+    ):
         path.write_bytes(data)
-        with pytest.raises(InputError, match="t10k-images-idx3-ubyte.gz"):
+        with pytest.raises(InputError, match=f"t10k-images-idx3-ubyte.gz: {said}"):
             load_dataset("mnist", "test", tmp_path)
+
+
+def test_another_number_of_labels_than_of_images_is_named(tmp_path, published, make_synthetic):
+    whole = make_synthetic("mnist", "test")
+    published.idx(tmp_path / "mnist", "test", whole._replace(labels=whole.labels[:9_999]))
+    with pytest.raises(InputError, match=r"mnist test has integer labels \[10000\], found .*\[9999\]; copy or prepare"):
+        load_dataset("mnist", "test", tmp_path)
 
 
 def test_svhn_mat_file_stores_zero_as_ten(tmp_path, make_synthetic):
@@ -177,6 +202,24 @@ def test_svhn_mat_file_stores_zero_as_ten(tmp_path, make_synthetic):
     stored = np.where(expected.labels == 0, 10, expected.labels).astype(np.uint8)[:, None]
     savemat(tmp_path / "test_32x32.mat", {"X": np.moveaxis(expected.images, 0, 3), "y": stored})
     assert_same(load_dataset("svhn_cropped", "test", tmp_path), expected)
+
+
+def test_damaged_svhn_file_is_named(tmp_path):
+    path = tmp_path / "test_32x32.mat"
+    for content, said in (
+        (b"<html>", "not a readable SVHN file .*again"),
+        ({"X": np.zeros((32, 32, 2), np.uint8), "y": np.ones((2, 1))}, r"expected X uint8 \[32, 32, 3, N\] and y"),
+        (
+            {"X": np.zeros((32, 32, 3, 2), np.uint8), "y": np.ones((2, 1))},
+            r"is uint8 images \[26032, 32, 32, 3\], found",
+        ),
+    ):
+        if isinstance(content, bytes):
+            path.write_bytes(content)
+        else:
+            savemat(path, content)
+        with pytest.raises(InputError, match=f"test_32x32.mat: .*{said}|{said}"):
+            load_dataset("svhn_cropped", "test", tmp_path)
 
 
 def test_svhn_label_out_of_range_is_named(tmp_path):

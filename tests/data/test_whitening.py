@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from resjax import InputError
-from resjax.data.whitening import ContrastNormalization, Whitening, patch_whitening
+from resjax.data.normalization import ContrastNormalization, Whitening, patch_whitening
 
 
 @pytest.fixture(scope="module")

@@ -10,15 +10,18 @@ import numpy as np
 import pytest
 
 from experiments import analyse
-from experiments.analysis_page import Section, page
+from experiments.configs import imagenet, segmentation
 from experiments.configs.base import Config, ModelConfig
-from experiments.figures import render, to_json
-from experiments.studies import STUDIES
-from experiments.subject import load_run
-from experiments.workdir import METRIC_KEYS, Workdir
-from resjax import InputError, StochasticDepth, create_model, save_pretrained, train
+from experiments.configs.imagenet.fields import ImagenetConfig
+from experiments.evaluation.trained import load_run
+from experiments.runtime.files import to_json
+from experiments.studies import STUDIES, Measurements, Options
+from experiments.studies.figures import render
+from experiments.studies.page import Section, page
+from experiments.training.workdir import METRIC_KEYS, Workdir
+from resjax import ConstantScaling, InputError, StochasticDepth, create_model, save_pretrained, train
 from resjax.train import Checkpoints, Totals
-from tests.experiments.command import outcome
+from tests.helpers.command import outcome
 
 _main = functools.partial(outcome, analyse.main)
 
@@ -57,7 +60,7 @@ def runs(tmp_path_factory):
         ("plain_14", {}, 35.0),
         ("resnet_8", {}, 28.0),
         ("resnet_14", {}, 24.0),
-        ("resnet_8", {"survival_probability": 0.5}, 26.0),
+        ("resnet_8", {"stochastic_depth": StochasticDepth(0.5)}, 26.0),
     ):
         config = Config(ModelConfig(name, **options), dataset="cifar10_mini")
         workdir = Workdir(tmp_path_factory.mktemp(name))
@@ -75,11 +78,11 @@ SMALL = ("--images", "24", "--batch_size", "16", "--path_images", "16", "--path_
 def test_a_run_is_loaded_as_it_was_trained(run):
     """Its variables bit for bit, and its test images as its training normalised them."""
     path, variables = run
-    subject = load_run(str(path), "latest", 24, None)
-    jax.tree.map(np.testing.assert_array_equal, subject.variables, dict(variables))
-    assert subject.images.shape == (24, 32, 32, 3) and subject.labels.shape == (24,)
-    assert subject.model.num_blocks == 3 and subject.name == "preresnet_8 on cifar10_mini, step 0"
-    assert abs(subject.images.mean()) < 0.5 and 0.7 < subject.images.std() < 1.4
+    network = load_run(str(path), "latest", 24, None)
+    jax.tree.map(np.testing.assert_array_equal, network.variables, dict(variables))
+    assert network.images.shape == (24, 32, 32, 3) and network.labels.shape == (24,)
+    assert network.model.num_blocks == 3 and network.name == "preresnet_8 on cifar10_mini, step 0"
+    assert abs(network.images.mean()) < 0.5 and 0.7 < network.images.std() < 1.4
     before = {file: file.stat().st_mtime_ns for file in path.rglob("*")}
     load_run(str(path), "latest", 24, None)
     assert {file: file.stat().st_mtime_ns for file in path.rglob("*")} == before
@@ -87,7 +90,9 @@ def test_a_run_is_loaded_as_it_was_trained(run):
 
 @pytest.mark.quick
 def test_a_config_is_read_back_from_what_it_wrote():
-    config = dataclasses.replace(CONFIG, model=ModelConfig("wrn_16_1", block_type=(3, 1), survival_probability=0.8))
+    config = dataclasses.replace(
+        CONFIG, model=ModelConfig("wrn_16_1", block_type=(3, 1), stochastic_depth=StochasticDepth(0.8))
+    )
     written = json.loads(json.dumps(config.identity()))
     assert Config.from_identity(written) == config
     assert config.model_options()["stochastic_depth"] == StochasticDepth(0.8)
@@ -95,13 +100,13 @@ def test_a_config_is_read_back_from_what_it_wrote():
     with pytest.raises(InputError, match="Config: has no field 'modle'"):
         Config.from_identity(written | {"modle": 1})
     with pytest.raises(InputError, match="choose one"):
-        ModelConfig("resnet_20", survival_probability=0.5, active_blocks=3).overrides()
+        ModelConfig("resnet_20", **{"stochastic_depth.decay": "constant", "stochastic_depth.active_blocks": 3})
 
 
 def test_paths_are_drawn_and_their_numbers_written(capsys, run):
     """Of three blocks all eight paths are followed too."""
     path, _ = run
-    code, out, err = _main(capsys, "paths", "--run", str(path), *SMALL)
+    code, out, err = _main(capsys, "paths", str(path), *SMALL)
     assert (code, err) == (0, "")
     assert (path / "analysis" / "paths.png").read_bytes().startswith(b"\x89PNG")
     written = json.loads((path / "analysis" / "paths.json").read_text())
@@ -119,7 +124,7 @@ def test_runs_are_compared(capsys, runs, tmp_path):
         ("degradation", r"the plain training error changes by \+0.0 points"),
         ("stochastic_depth", "resnet_8: leaving out blocks makes the first layer's gradient 2.00 times as large"),
     ):
-        code, out, err = _main(capsys, study, "--runs", *runs, "--output", str(tmp_path))
+        code, out, err = _main(capsys, study, *runs, "--output", str(tmp_path))
         assert (code, err) == (0, "") and re.search(message, re.sub(r"\s+", " ", out)), out
         assert (tmp_path / f"{study}.png").exists()
     rows = json.loads((tmp_path / "degradation.json").read_text())["result"]["runs"]
@@ -131,6 +136,69 @@ def test_runs_are_compared(capsys, runs, tmp_path):
     ]
     depths = json.loads((tmp_path / "stochastic_depth.json").read_text())["result"]["runs"]
     assert [run["expected_depth"] for run in depths] == [3, 6, pytest.approx((3 * 3 - 1) / 4)]
+
+
+def test_depth_and_kind_are_those_of_the_network_and_not_of_its_name(capsys, tmp_path):
+    """A residual network without shortcuts is plain, other stage sizes are another depth, and photographs count too."""
+    resolved = [
+        Config(ModelConfig("resnet_20", shortcut="none"), dataset="cifar10_mini").resolved("a"),
+        Config(ModelConfig("resnet_8", stage_sizes=(2, 2, 2)), dataset="cifar10_mini").resolved("b"),
+        Config(ModelConfig("densenet_22_4"), dataset="cifar10_mini").resolved("c"),
+        Config(
+            ModelConfig("preresnet_8", order="original", shortcut_variant=ConstantScaling(0.0, 1.0)), dataset="cifar10"
+        ).resolved("d"),
+        ImagenetConfig(ModelConfig("resnet_14"), image_size=32).resolved("e"),
+    ]
+    for i, content in enumerate(resolved):
+        workdir = Workdir(tmp_path / str(i))
+        workdir.start(content)
+        values = {"epoch": 1, "step": 10, "test_error": 10.0 + i, "train_accuracy": 0.8}
+        workdir.append_metrics(dict.fromkeys(METRIC_KEYS, 0.0) | values)
+    folders = [tmp_path / str(i) for i in range(5)]
+    code, out, err = _main(capsys, "degradation", "--runs", *map(str, folders), "--output", str(tmp_path / "out"))
+    assert (code, err) == (0, "")
+    rows = json.loads((tmp_path / "out" / "degradation.json").read_text())["result"]["runs"]
+    assert [(row["kind"], row["depth"], row["test_error"]) for row in rows] == [
+        ("plain", 8, 13.0),
+        ("plain", 20, 10.0),
+        ("residual", 14, 11.0),
+        ("residual", 14, 14.0),
+        ("residual", 22, 12.0),
+    ]
+    assert "resnet_20, shortcut none" in re.sub(r"\s+", " ", out)
+
+
+def test_gradients_are_compared_between_runs_of_one_network_alone(capsys, tmp_path):
+    """Two networks of one name, of which one has stochastic depth, say nothing about it."""
+    paths = []
+    for i, options in enumerate(({}, {"stage_sizes": (2, 2, 2), "stochastic_depth": StochasticDepth(0.5)})):
+        workdir = Workdir(tmp_path / str(i))
+        workdir.start(Config(ModelConfig("resnet_8", **options), dataset="cifar10_mini").resolved("x"))
+        values = {"epoch": 1, "step": 10, "first_layer_gradient": 0.25 + i}
+        workdir.append_metrics(dict.fromkeys(METRIC_KEYS, 0.0) | values)
+        paths.append(str(workdir.path))
+    code, out, err = _main(capsys, "stochastic_depth", "--runs", *paths, "--output", str(tmp_path / "out"))
+    assert (code, err) == (0, "") and "times as large" not in out
+
+
+def test_networks_of_one_name_are_measured_each(run):
+    """Nothing that is shown is a key: the lesions of a plain network are not those of the residual one before it."""
+    path, _ = run
+    first = load_run(str(path), "latest", 16, None)
+    model = create_model("resnet_8", shortcut="none")
+    second = dataclasses.replace(first, model=model, variables=_initial(model, 1))
+    third = dataclasses.replace(first, variables=_initial(first.model, 2))
+    assert first.name == second.name == third.name
+    measurements = Measurements(Options(draws=1, batch_size=16), first, second)
+    found = [measurements.lesions(network) for network in (first, second, third)]
+    assert [lesions["single"].shape for lesions in found] == [(3, 16), (4, 16), (3, 16)]
+    assert "skip" in found[0] and "skip" not in found[1]
+    assert (found[0]["base"] != found[2]["base"]).any()
+    assert measurements.lesions(first) is found[0]
+
+
+def _initial(model, seed):
+    return jax.jit(model.init)(jax.random.key(seed), np.zeros((1, 32, 32, 3), np.float32))
 
 
 @pytest.mark.quick
@@ -146,7 +214,7 @@ def test_the_report_stands_alone_and_says_what_is_missing():
         [Section(study, png, tuple(study.shows(result))), Section(study, missing="no <run>")],
     )
     assert text.count("data:image/png;base64,") == 1 and 'src="http' not in text and "<net>" not in text
-    assert "&lt;net&gt;: error 0.0 % in order; 12.5 % in the mean" in text
+    assert "&lt;net&gt;: error 0.0 % in the trained order." in text and "and more is 12.5 %, of the other" in text
     assert "Not drawn: no &lt;run&gt;." in text
     assert to_json({"a": np.float32(np.nan), 1: (np.int32(3),)}) == {"a": None, "1": [3]}
 
@@ -157,17 +225,18 @@ def test_the_report_stands_alone_and_says_what_is_missing():
     [
         ([], "the name of a study comes first: lesion, .*, all"),
         (["lesions"], "unknown study 'lesions'; did you mean 'lesion'"),
-        (["lesion"], "give a trained network: --run WORKDIR, or --model NAME --weights FILE"),
-        (["lesion", "--run", "nowhere"], "nowhere: holds no config.json"),
-        (["lesion", "--run", "a", "--model", "resnet_20"], "--run and --weights, .*: choose one"),
-        (["lesion", "--model", "resnet_20"], "--model: give the --weights, too"),
-        (["lesion", "--mean", "1", "1", "1"], "--mean: give the --weights, too"),
-        (["lesion", "--run", "a", "--dataset", "cifar10"], "--run and --weights, .*: choose one"),
-        (["lesion", "--weights", "w.pth"], "w.pth: say with --model"),
-        (["degradation"], "give --runs with the workdirs"),
-        (["stochastic_depth"], "give --runs with workdirs"),
+        (["lesion"], "name a trained network: RUN, NAME, or FILE --model NAME"),
+        (["lesion", "nowhere"], "nowhere"),
+        (["lesion", ".", "--model", "resnet_20"], "--model: . is a run, which has its own"),
+        (["lesion", "--model", "resnet_20"], "--model: name the file of weights, too: .* lesion FILE"),
+        (["lesion", "--mean", "1", "1", "1"], "--mean: name the file of weights, too"),
+        (["lesion", "a", "b"], "lesion: takes one network, got 2"),
+        (["lesion", "w.pth"], "w.pth: say with --model"),
+        (["degradation"], "name the workdirs of plain and residual networks"),
+        (["stochastic_depth"], "name the workdirs of networks with and without"),
         (["lesion", "--draws", "0"], "--draws: expected a positive integer, got 0"),
         (["lesion", "--images", "-1"], "--images: expected an integer >= 0, got -1"),
+        (["shattered", "--points", "31"], "--points: expected at least 32, got 31"),
         (["shattered", "--networks", "1"], "--networks: expected at least 2"),
         (["lesion", "--batch_size", "9"], "--batch_size: expected a multiple of 8"),
     ],
@@ -183,15 +252,30 @@ def test_a_mistake_is_named_in_one_line_and_exits_with_2(capsys, tmp_path, monke
 def test_runs_that_cannot_be_used_are_named(capsys, run, runs, tmp_path):
     path, _ = run
     save_pretrained(tmp_path / "five", create_model("resnet_8", num_classes=5), _five_classes())
+    photographs, masks, dense = tmp_path / "photographs", tmp_path / "masks", tmp_path / "dense"
+    _write_run(dense, Config(ModelConfig("densenet_40_12", stage_sizes=(1, 1), growth_rate=2), dataset="cifar10_mini"))
+    Workdir(photographs).start(imagenet.CONFIGS["quickstart"].config.resolved("quickstart"))
+    Workdir(masks).start(segmentation.CONFIGS["quickstart"].config.resolved("quickstart"))
     for arguments, message in (
-        (["lesion", "--run", runs[0]], "holds no checkpoint"),
-        (["lesion", "--run", str(path), "--plain", str(path)], "has residual blocks; it belongs in --run"),
-        (["reorder", "--run", str(path), *SMALL], "no stage has two blocks"),
-        (["lesion", "--weights", str(tmp_path / "five")], "a network of 5 classes; cifar10 has 10"),
-        (["paths", "--run", str(path), "--images", "8", "--path_images", "16"], "--path_images: expected at most"),
+        (["lesion", runs[0]], "holds no checkpoint"),
+        (["lesion", str(path), "--plain", str(path)], "has residual blocks; name it first, without --plain"),
+        (["lesion", str(path), "--plain", str(dense)], "densenet_40_12, .* has skips; give a network without"),
+        (["degradation", runs[0], runs[-1]], "fewer than two of these runs trained all of their blocks"),
+        (["stochastic_depth", runs[0], runs[1]], "none of these networks has residual blocks"),
+        (["reorder", str(path), *SMALL], "no stage has two blocks"),
+        (["lesion", str(tmp_path / "five")], "a network of 5 classes; cifar10 has 10"),
+        (["lesion", str(photographs)], r"a run of `python -m experiments.imagenet`; .* read by `.*evaluate"),
+        (
+            ["degradation", str(masks), str(path)],
+            r"a run of `python -m experiments.segmentation`; .* predict",
+        ),
+        (["paths", str(path), "--images", "8", "--path_images", "16"], "--path_images: expected at most"),
     ):
         code, _, err = _main(capsys, *arguments, "--output", str(tmp_path / "out"))
         assert code == 2 and re.search(message, err), err
+    (tmp_path / "file").write_text("")
+    code, _, err = _main(capsys, "stochastic_depth", "--runs", *runs, "--output", str(tmp_path / "file" / "out"))
+    assert code == 2 and "--output" in err and "cannot be made" in err
 
 
 def _five_classes():

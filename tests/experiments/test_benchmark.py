@@ -45,3 +45,8 @@ def test_mistakes_are_said_in_a_line(arguments, message, capsys):
     assert benchmark.main(arguments) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and message in error and "Traceback" not in error
+
+
+def test_rounds_of_the_input_that_cannot_be_are_refused(capsys):
+    assert benchmark.main(["--input", "--rounds", "0"]) == 2
+    assert "--rounds and --seconds: expected positive numbers, got 0, " in capsys.readouterr().err

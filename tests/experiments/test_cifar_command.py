@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from experiments import cifar
-from experiments.configs.cifar import CONFIGS
-from experiments.image_splits import load_splits
-from experiments.subject import load_run, read_config
-from resjax.data.whitening import patch_whitening
-from tests.experiments.command import outcome
+from experiments.configs.programs import CIFAR
+from experiments.evaluation.trained import load_run
+from experiments.inputs.splits import load_splits
+from experiments.training.workdir import read_saved_run
+from resjax.data.normalization import patch_whitening
+from tests.helpers.command import outcome
 
-pytestmark = pytest.mark.fully_compiled
+pytestmark = pytest.mark.many_steps
 
 _main = functools.partial(outcome, cifar.main)
 
@@ -47,7 +48,15 @@ _main = functools.partial(outcome, cifar.main)
         (["--config", "resnet_20", "--validation_images", "50000"], "--validation_images: expected a number from 0"),
         (["--config", "resnet_20", "--extra"], "extra"),
         (["--config", "resnet_20", "--schedule.warmup_until_error", "80"], "warmup_until_error: .* a constant warm-up"),
-        (["--config", "preresnet_110", "--model.gate_bias", "-6"], "--model.gate_bias: of --model.gating alone"),
+        (
+            ["--config", "resnet_20", "--model.stochastic_depth.decay", "linear"]
+            + ["--model.stochastic_depth.active_blocks", "3"],
+            "--model.stochastic_depth.decay and --model.stochastic_depth.active_blocks: choose one",
+        ),
+        (
+            ["--config", "resnet_20", "--model.stochastic_depth.survival_probability", "2"],
+            r"survival_probability: expected a number in \(0, 1\], got 2",
+        ),
     ],
 )
 def test_a_mistake_is_named_in_one_line_and_exits_with_2(capsys, tmp_path, monkeypatch, arguments, message):
@@ -76,19 +85,6 @@ def test_a_wrong_flag_or_value_names_the_right_ones(capsys, arguments, nearest):
 
 
 @pytest.mark.quick
-def test_help_lists_every_config_with_its_parameters_and_published_error_and_every_flag(capsys):
-    code, out, _ = _main(capsys, "--help")
-    assert code == 0
-    for name, named in CONFIGS.items():
-        row = next(line for line in out.splitlines() if re.match(rf"{name} ", line))
-        assert f"{named.facts.parameters:,}" in row
-        if published := named.published_for("cifar10"):
-            assert f"{published.test_error:.2f}" in row
-    for flag in ("--dataset", "--epochs", "--batch_size", "--seed", "--workdir", "--data_dir", "--optimizer.momentum"):
-        assert flag in out
-
-
-@pytest.mark.quick
 def test_dry_run_prints_the_cost_and_trains_nothing(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, out, _ = _main(capsys, "--config", "wrn_28_10", "--dry-run", "--epochs", "130")
@@ -101,7 +97,7 @@ def test_dry_run_prints_the_cost_and_trains_nothing(capsys, tmp_path, monkeypatc
 
 
 def test_no_data_and_no_network_is_one_error_that_names_both_ways(capsys, tmp_path, monkeypatch):
-    from resjax.data import prepare
+    from resjax.data.arrays import prepare
 
     monkeypatch.setattr(prepare, "why_unreachable", lambda url: "no network in this test")
     arguments = ("--config", "resnet_20", "--data_dir", tmp_path / "data", "--workdir", tmp_path / "run")
@@ -111,7 +107,8 @@ def test_no_data_and_no_network_is_one_error_that_names_both_ways(capsys, tmp_pa
     assert not (tmp_path / "run").exists()
 
 
-SHORT = ("--config", "quickstart", "--model.name", "resnet_8", "--epochs", "2", "--batch_size", "256")
+SHORT = ("--config", "quickstart", "--model.name", "resnet_8", "--model.widths", "8", "16", "32")
+SHORT += ("--epochs", "2", "--batch_size", "256")
 
 
 @pytest.fixture(scope="module")
@@ -129,11 +126,17 @@ def test_summary_holds_errors_beside_what_was_changed_and_where_it_ran(short_run
     assert summary["best_test_error"] == min(record["test_error"] for record in records)
     assert (summary["train_images"], summary["test_images"], summary["steps"]) == (5000, 1000, 2 * (5000 // 256))
     assert summary["published"] is None and "not CIFAR-10 errors" in summary["dataset_description"]
-    assert summary["changed_from_named_config"] == {"model.name": "resnet_8", "batch_size": 256, "epochs": 2}
-    assert summary["command"] == f"{cifar.PROGRAM} {' '.join(SHORT)}"
+    changed = {"model.name": "resnet_8", "model.widths": [8, 16, 32], "batch_size": 256, "epochs": 2}
+    assert summary["changed_from_named_config"] == changed
+    said = ["model.name resnet_8 (recipe: resnet_20)", "model.widths 8 16 32 (recipe: 16 32 64)"]
+    said += ["epochs 2 (recipe: 20)", "batch_size 256 (recipe: 64)"]
+    assert summary["not_the_recipe"] == said
+    assert summary["command"] == f"{CIFAR} {' '.join(SHORT)}"
     assert summary["hours"] * 3600 == pytest.approx(sum(r["train_seconds"] + r["test_seconds"] for r in records))
     assert summary["hardware"].startswith("8 x cpu (")
-    assert summary["parameters"] == 75_290
+    blocks = ((8, 8), (8, 16), (16, 32))  # two convolutions each with their BN, behind 3x3 of three colours
+    counts = [(before + width) * width * 9 + 4 * width for before, width in blocks]
+    assert summary["parameters"] == 3 * 8 * 9 + 2 * 8 + sum(counts) + 33 * 10
     assert {"python", "jax", "jaxlib", "flax", "orbax-checkpoint"} <= summary["versions"].keys()
     assert summary["final_test_error"] < 90  # better than chance
 
@@ -141,15 +144,15 @@ def test_summary_holds_errors_beside_what_was_changed_and_where_it_ran(short_run
 def test_the_fast_recipe_whitens_by_its_images_and_trains_neither_stem_nor_scales(tmp_path):
     """And learns from 2,000 images in a single epoch."""
     command = ("--config", "speedrun", "--dataset", "cifar10_mini", "--epochs", "1", "--batch_size", "64")
-    command += ("--validation_images", "3000", "--average_decay", "0.5")
+    command += ("--validation_images", "3000", "--average_decay", "0.5", "--model.widths", "16", "64", "64")
     rate = ("--optimizer.learning_rate", "0.1", "--schedule.warmup_epochs", "0.3")
     run = tmp_path / "run"
     assert cifar.main([*command, *rate, "--workdir", str(run)]) == 0
-    subject = load_run(str(run), "latest", 0, None)
-    params, stem = subject.variables["params"], subject.variables["batch_stats"]["stem"]["kernel"]
-    images = load_splits(read_config(str(run))).train.images
-    np.testing.assert_allclose(stem, patch_whitening(np.asarray(subject.normalize(images))), rtol=1e-4, atol=1e-5)
-    np.testing.assert_array_equal(params["stage_2"]["block_1"]["norm_1"]["scale"], np.ones(256))
+    network = load_run(str(run), "latest", 0, None)
+    params, stem = network.variables["params"], network.variables["batch_stats"]["stem"]["kernel"]
+    images = load_splits(read_saved_run(run, CIFAR).config).train.images
+    np.testing.assert_allclose(stem, patch_whitening(np.asarray(network.normalize(images))), rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(params["stage_2"]["block_1"]["norm_1"]["scale"], np.ones(64))
     assert np.abs(params["stage_2"]["norm_1"]["bias"]).max() > 0
     assert json.loads((run / "summary.json").read_text())["final_test_error"] < 80
 
@@ -188,6 +191,27 @@ def test_resume_never_moves_the_earlier_run_aside(capsys, short_run):
 
 def test_a_diverging_run_says_at_which_step_and_exits_with_1(capsys, tmp_path):
     workdir = tmp_path / "run"
-    code, _, err = _main(capsys, *SHORT, "--workdir", str(workdir), "--optimizer.learning_rate", "1e30")
+    code, _, err = _main(capsys, *SHORT, "--workdir", str(workdir), "--optimizer.learning_rate", "1e6")
     assert code == 1 and re.search(r"not finite at step \d+ \(epoch 1\)", err) and "Traceback" not in err
     assert "--optimizer.learning_rate" in err
+
+
+@pytest.mark.quick
+def test_dry_run_says_the_recipe_and_a_time_in_80_columns(capsys):
+    code, out, _ = _main(capsys, "wrn_28_10", "--dry-run", "--epochs", "3", "--optimizer.weight_decay", "0.001")
+    assert code == 0 and max(map(len, out.splitlines())) <= 80
+    text = re.sub(r"\s+", " ", out)
+    for said in (
+        "published 4.00 % (median of 5, mean/std)",
+        "optimizer sgd, learning_rate 0.1, momentum 0.9, nesterov",
+        "weight_decay 0.001",
+        "augmentation crop_padding 4, padding_mode reflect, flip",
+        "optimizer.weight_decay 0.001 (recipe: 0.0005)",
+        "the last epoch is reported",
+        "50,000 training images",
+    ):
+        assert said in text, said
+    days, rate = re.search(
+        r"time, about (\S+(?: d \d+ h)?) with evaluations, on .* the ([\d,]+) GFLOP/s", text
+    ).groups()
+    assert days != "0:00" and float(rate.replace(",", "")) > 0

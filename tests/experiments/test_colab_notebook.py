@@ -11,7 +11,9 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 
 from tests.conftest import ROOT
-from tests.experiments.processes import saved_steps
+from tests.helpers.processes import saved_steps
+
+pytestmark = pytest.mark.many_steps
 
 FLAGS = [
     *("--config", "wrn_16_4", "--model.name", "wrn_10_1", "--dataset", "cifar10_mini", "--epochs", "2"),

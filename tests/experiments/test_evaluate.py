@@ -1,6 +1,5 @@
 """The evaluate command: the error of runs and of saved weights, and what is saved."""
 
-import dataclasses
 import functools
 import itertools
 import json
@@ -16,19 +15,19 @@ from safetensors.numpy import save_file
 import resjax
 from experiments import evaluate
 from experiments.configs.cifar import CONFIGS
-from experiments.ledger_runs import command_of, read_ledger, read_run
-from experiments.model_card import card, facts_of_run
+from experiments.reports.model_card import card, facts_of_run
+from experiments.reports.runs import command_of, read_ledger, read_run
 from resjax.data import dataset_info, load_dataset
-from resjax.interop import shipped
+from resjax.interop import sources
 from tests.conftest import ROOT
-from tests.experiments.command import outcome
-from tests.experiments.finished_run import write_run
+from tests.helpers.command import outcome
+from tests.helpers.finished_run import write_run
 
-pytestmark = pytest.mark.fully_compiled
+pytestmark = pytest.mark.many_steps
 
 _main = functools.partial(outcome, evaluate.main)
 CENTRED = ("--mean", "125", "123", "114", "--std", "1", "1", "1")
-MODEL = dataclasses.replace(CONFIGS["quickstart"].config.model, name="resnet_8")
+MODEL = CONFIGS["quickstart"].config.model.replace(name="resnet_8")
 
 
 def _run(path, draw_variables, **changes):
@@ -99,6 +98,42 @@ def test_weights_of_others_are_normalised_as_they_were_trained(capsys, tmp_path)
     assert found[1] < 200 < found[0]  # they were trained with a mean alone
 
 
+def test_of_several_weights_in_a_file_it_is_said_which_are_tested(capsys, tmp_path):
+    """Under a name of any suffix; the raw weights here err everywhere."""
+    _, variables = resjax.from_pretrained("resnet_20-cifar10")
+    state = _state_dict(variables)
+    raw = {f"model.{name}": -array if name == "fc.weight" else array for name, array in state.items()}
+    file = tmp_path / "checkpoint.t7"
+    save_file(raw | {f"ema_model.module.{name}": array for name, array in state.items()}, file)
+    command = (file, "--model", "resnet_20", "--dataset", "cifar10_mini", *CENTRED)
+    outputs = [_main(capsys, *command, *flags)[1] for flags in ((), ("--weights_key", "model"))]
+    assert "weights taken from 'ema_model.module' (averaged weights), not from model" in outputs[0]
+    assert "taken from" not in outputs[1]
+    assert _errors(outputs[0]) < 200 < 900 < _errors(outputs[1])
+    code, _, err = _main(capsys, *command, "--weights_key", "modl")
+    assert code == 2 and err.count("\n") == 1 and "the keys are: ema_model.module, model" in err
+
+
+def test_one_json_object_is_printed_and_a_report_lies_beside_the_run(capsys, run):
+    plain = _main(capsys, run)[1]
+    code, out, err = _main(capsys, run, "--json", "--report", "--ood", "cifar10_mini")
+    result = json.loads(out)
+    assert code == 0 and out.count("\n") == 1 and plain.splitlines()[1] in err, err
+    assert result["errors"] == _errors(plain) and result["unknown_images"]["max_softmax"]["auroc"] == 50
+    assert result == json.loads((run / "evaluation" / "evaluation.json").read_text())
+    files = {"README.md", "classes.csv", "confusion.png", "evaluation.json", "mistakes.png", "reliability.png"}
+    assert {path.name for path in (run / "evaluation").iterdir()} == files
+    low, high = result["test_error_interval"]
+    assert low < result["test_error"] < high and f"95% interval of the error {low:.2f}% to {high:.2f}%" in plain
+
+
+def test_a_folder_with_a_readme_of_something_else_is_not_written_to(capsys, tmp_path, run):
+    (tmp_path / "README.md").write_text("mine")
+    code, _, err = _main(capsys, run, "--save", tmp_path)
+    assert code == 2 and "holds a README.md of something else" in err
+    assert (tmp_path / "README.md").read_text() == "mine" and not (tmp_path / "config.json").exists()
+
+
 def test_a_run_is_tested_on_the_data_it_was_trained_on(capsys, tmp_path, draw_variables):
     damaged = tmp_path / "data" / "cifar-10-binary.tar.gz"
     damaged.parent.mkdir()
@@ -140,7 +175,7 @@ def test_the_card_says_how_the_weights_came_about_and_its_example_runs(capsys, t
 
 
 def test_weights_that_come_with_the_library_are_found_by_name(capsys, tmp_path, run, monkeypatch):
-    monkeypatch.setattr(shipped, "SHIPPED", tmp_path / "weights")
+    monkeypatch.setattr(sources, "SHIPPED", tmp_path / "weights")
     assert resjax.list_pretrained() == []
     _, out, _ = _main(capsys, run, "--save", tmp_path / "weights" / "resnet_8-mini")
     assert resjax.list_pretrained() == ["resnet_8-mini"]
@@ -165,10 +200,14 @@ def test_weights_that_come_with_the_library_are_found_by_name(capsys, tmp_path, 
         (["FILE", "--model", "resnet_8", *CENTRED[:5], "0", "1", "1"], "--std: expected finite numbers > 0"),
         (["RUN", "--checkpoint", "best"], "holds no checkpoint"),
         (["RUN", "--batch_size", "0"], "--batch_size: expected a positive integer"),
+        (["RUN", "--weights_key", "ema"], "is a run, which has its own"),
+        (["RUN", "--epsilon", "8/255"], "--epsilon 8/255: is of an attack"),
+        (["RUN", "--attack", "pgd", "--epsilon", "8"], "--epsilon: expected a fraction of the range of pixels"),
+        (["resnet_20-cifar10", "--weights_key", "ema"], "--weights_key ema: resnet_20-cifar10 holds one network's"),
         (["FILE"], "say with --model which network"),
-        (["nowhere", "--save", "new"], "nowhere is no run of experiments.cifar"),
+        (["nowhere", "--save", "new"], "nowhere is no run; only those are saved"),
         (["RUN", "--save", "FILE"], "a file is there"),
-        (["RUN", "--save", "INSIDE"], "--save .*weights.pth/x: cannot be written"),
+        (["RUN", "--save", "INSIDE"], "weights.pth/x: a file is there, .*weights.pth; give a directory"),
     ],
 )
 def test_a_mistake_is_named_in_one_line(capsys, tmp_path, run, arguments, message):
@@ -192,7 +231,7 @@ def test_every_shipped_network_loads_and_its_card_is_up_to_date():
         model, variables = resjax.from_pretrained(name)
         about = resjax.pretrained_info(name)
         assert sum(leaf.size for leaf in jax.tree.leaves(variables["params"])) == about["parameters"]
-        assert (shipped.SHIPPED / name / "README.md").read_text() == card(name, about)
+        assert (sources.SHIPPED / name / "README.md").read_text() == card(name, about)
         recipe = CONFIGS[about["command"].split()[4]]
         assert (about["source"], about["deviations"]) == (recipe.source, list(recipe.deviations))
         logits = jax.eval_shape(model.apply, variables, jnp.zeros((1, 32, 32, 3)))
@@ -201,7 +240,7 @@ def test_every_shipped_network_loads_and_its_card_is_up_to_date():
 
 
 def test_the_ledger_has_the_run_of_every_shipped_network():
-    runs = read_ledger(ROOT / "experiments" / "ledger" / "ledger.json")
+    runs = read_ledger(ROOT / "results" / "ledger.json")
     known = {(command_of(run), run["commit"]) for run in runs}
     for name in resjax.list_pretrained():
         about = resjax.pretrained_info(name)

@@ -3,16 +3,18 @@
 import json
 import random
 import signal
+import socket
 import time
 
 import numpy as np
 import pytest
 
-from experiments.processes import SILENCE_SECONDS
+from experiments.runtime.processes import SILENCE_SECONDS
 from resjax import train
-from tests.experiments.processes import COMMAND, ProcessGroup, saved_steps
-from tests.experiments.tiny_run import build
-from tests.train import problem
+from tests.helpers import problem
+from tests.helpers.processes import COMMAND, ProcessGroup, saved_steps
+from tests.helpers.proxy import Proxy
+from tests.helpers.tiny_run import build
 
 pytestmark = [pytest.mark.slow, pytest.mark.fully_compiled]
 KILLS = 20
@@ -44,7 +46,7 @@ def test_eight_devices_of_one_two_and_eight_processes_train_alike(tmp_path):
     for processes in (1, 2, 8):
         with ProcessGroup(tmp_path / f"run{processes}", processes, 8 // processes, command=COMMAND) as group:
             assert set(group.finish()) == {0}, group.log(0)
-            assert all(group.log(i) == "" for i in range(1, processes)), "process 0 alone prints"
+            assert [group.said(i) for i in range(1, processes)] == [""] * (processes - 1), "process 0 alone prints"
         print(processes, "processes", _losses(tmp_path / f"run{processes}").tolist())
     for processes in (2, 8):
         np.testing.assert_allclose(_losses(tmp_path / f"run{processes}"), _losses(tmp_path / "run1"), rtol=1e-4)
@@ -63,7 +65,7 @@ def test_the_death_of_either_ends_the_other_and_one_process_goes_on(tmp_path):
             assert codes[victim] == -signal.SIGKILL and codes[1 - victim] not in (0, -signal.SIGKILL)
             text = group.log(1 - victim)
             print(text)
-            assert "started again, go on" in text or "another task died" in text
+            assert "Run the same commands again" in " ".join(text.split()) or "another task died" in text
             last = saved_steps(workdir)[-1]
     with ProcessGroup(workdir, 1, 2, *LONG) as group:
         group.wait_for(f"resuming at step {last} ")
@@ -112,3 +114,47 @@ def _start_and_kill(workdir, draw, kills):
             assert codes == [143, 143], group.log(0) + group.log(1)
             assert f"at step {saved}: saved" in group.log(0)
         return True
+
+
+ENDS_WITHIN = 60.0
+"""Seconds in which every process ends after one, or the line to it, is gone."""
+WAYS_OUT = ("Run the same commands again", "run the same commands again", "another task died")
+
+
+def _assert_all_end(group, since, *processes):
+    """Each of these ends in time and says the way out; the others may have been killed."""
+    codes = group.finish(max(ENDS_WITHIN - (time.monotonic() - since), 0.1))
+    print("ended after", time.monotonic() - since, "s with", codes)
+    for process in processes:
+        text = " ".join(group.log(process).split())
+        assert codes[process] != 0 and any(way in text for way in WAYS_OUT), text
+
+
+@pytest.mark.parametrize("fault", [Proxy.cut, Proxy.lose_all])
+def test_without_the_line_to_process_0_both_end_and_the_run_goes_on(tmp_path, fault):
+    workdir = tmp_path / "run"
+    with Proxy(delay=0.01) as proxy, ProcessGroup(workdir, 2, 1, "--epochs", "200", line=proxy.to) as group:
+        _wait_for_save(group, workdir, -1)
+        fault(proxy)
+        _assert_all_end(group, time.monotonic(), 0, 1)
+    last = saved_steps(workdir)[-1]
+    with ProcessGroup(workdir, 1, 2, "--epochs", "200") as group:
+        group.wait_for(f"resuming at step {last} ")
+        group.terminate(0)
+        assert group.finish() == [143], group.log(0)
+
+
+def test_a_process_0_that_dies_before_all_have_joined_ends_the_others(tmp_path):
+    with ProcessGroup(tmp_path / "run", 3, 1) as group:
+        group.kill(2)  # while it imports: the others wait for it
+        while True:
+            assert group.processes[0].poll() is None, group.log(0)
+            try:
+                socket.create_connection(("127.0.0.1", group.port), timeout=1).close()
+                break
+            except OSError:
+                time.sleep(0.05)
+        time.sleep(3)  # process 1 joins
+        assert group.processes[1].poll() is None, group.log(1)
+        group.kill(0)
+        _assert_all_end(group, time.monotonic(), 1)

@@ -3,26 +3,32 @@
 import dataclasses
 import functools
 import json
+import random
 import re
 
 import jax
 import numpy as np
 import pytest
 from PIL import Image
-from rich.console import Console
 
-from experiments import overlays, segmentation
+from experiments import evaluate, segmentation
+from experiments.configs.programs import SEGMENTATION
 from experiments.configs.segmentation import CONFIGS
-from experiments.engine import Engine
-from experiments.overlays import class_colours, draw_overlay
-from experiments.recipe import build_optimizer
-from experiments.workdir import SEGMENTATION_KEYS
-from resjax import create_model, save_pretrained
-from resjax.data import MaskDataset, shapes
-from resjax.data.augment_masks import IGNORED
+from experiments.evaluation import overlays
+from experiments.evaluation.overlays import class_colours, draw_overlay
+from experiments.inputs import masks
+from experiments.training.engine import Engine
+from experiments.training.optimizer import build_optimizer
+from experiments.training.workdir import SEGMENTATION_KEYS, read_saved_run
+from resjax import InputError, from_pretrained, preprocessing, pretrained_info
+from resjax.data import MaskDataset, mask_dataset_info
+from resjax.data.augment.masks import IGNORED
+from resjax.data.masks import shapes
 from resjax.models import parameter_count
-from tests.experiments.command import outcome
-from tests.experiments.test_engine import _stop_at
+from resjax.train import read_variables
+from tests.experiments.training.test_engine import _stop_at
+from tests.fuzz.files import png
+from tests.helpers.command import outcome
 
 SHORT = "--config quickstart --model.name resnet_8 --model.head_width 8 --epochs 2 --batch_size 8 --eval_batch_size 8"
 
@@ -37,12 +43,11 @@ def few_images():
     parts = {"train": drawn[:16], "test": drawn[16:]}
     patch = pytest.MonkeyPatch()
 
-    def load(name, split, data_dir=None, longer_side=0):
+    def load(name, split, data_dir=None, longer_side=0, mask_values=None):
         images, masks = map(np.stack, zip(*parts[split], strict=True))
         return MaskDataset(images[:, ::2, ::2], masks[:, ::2, ::2], np.full((len(images), 2), 32, np.int32))
 
-    patch.setattr(segmentation, "load_masks", load)
-    patch.setattr("experiments.overlays.load_masks", load)
+    patch.setattr("experiments.inputs.masks.load_masks", load)
     yield
     patch.undo()
 
@@ -69,6 +74,56 @@ def test_files_of_a_run(short_run):
     assert [path.name for path in (short_run / "checkpoints" / "best").iterdir()] == [str(best["step"])]
 
 
+@pytest.mark.parametrize("checkpoint", ["latest", "best"])
+def test_the_command_that_evaluates_any_run_gives_its_mean_iou(capsys, short_run, checkpoint):
+    records = [json.loads(line) for line in (short_run / "metrics.jsonl").read_text().splitlines()]
+    expected = records[-1] if checkpoint == "latest" else max(records, key=lambda record: record["test_mean_iou"])
+    code, out, err = outcome(evaluate.main, capsys, short_run, "--checkpoint", checkpoint, "--report")
+    assert code == 0 and "12 test images" in out, err
+    assert f"mean IoU {expected['test_mean_iou']:.2f}%, {100 * expected['test_accuracy']:.2f}% of the pixels" in out
+    for name, iou in zip(shapes.CLASS_NAMES, expected["test_class_iou"], strict=True):
+        assert f"{name} {'-' if iou is None else f'{iou:.2f}%'}" in out
+    report = json.loads((short_run / "evaluation" / "evaluation.json").read_text())
+    assert [row["iou"] for row in report["class_table"]] == pytest.approx(expected["test_class_iou"])
+    assert np.sum(report["confusion"]) == sum(row["pixels"] for row in report["class_table"])
+    assert "![Confusion of the classes](confusion.png)" in (short_run / "evaluation" / "README.md").read_text()
+    code, _, err = outcome(evaluate.main, capsys, short_run, "--corruptions", "--ood", "mnist")
+    assert code == 2 and "--corruptions, --ood: only for classifiers" in err and err.count("\n") == 1
+
+
+def test_a_run_becomes_a_folder_of_weights_with_its_input_classes_and_card(capsys, tmp_path, short_run):
+    folder = tmp_path / "shapes"
+    code, _, err = outcome(evaluate.main, capsys, short_run, "--save", folder)
+    assert code == 0, err
+    model, variables = from_pretrained(folder)
+    assert model == read_saved_run(short_run).config.create_model(len(shapes.CLASS_NAMES))
+    about, kept = pretrained_info(folder), read_variables(short_run / "checkpoints")[0]
+    assert about["class_names"] == list(shapes.CLASS_NAMES)
+    assert jax.tree.structure(kept) == jax.tree.structure(variables)
+    jax.tree.map(np.testing.assert_array_equal, kept, variables)
+    pixels = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3), np.uint8)
+    sizes = np.full((1, 2), 32, np.int32)
+    np.testing.assert_allclose(preprocessing(folder)(pixels), masks.normalize(pixels, sizes), atol=1e-5)
+    card = (folder / "README.md").read_text()
+    assert (
+        f"| mean IoU | {about['test_mean_iou']:.2f} % (12 images) |" in card
+        and f"[N, H, W, {len(shapes.CLASS_NAMES)}]" in card
+    )
+    with pytest.raises(InputError, match="holds a segmentation network, whose head cannot be left out"):
+        from_pretrained(folder, num_classes=0)
+
+
+def test_images_of_one_name_get_an_overlay_each(capsys, tmp_path, short_run):
+    for folder in "ab":
+        (tmp_path / folder).mkdir()
+        Image.new("RGB", (32, 32), "red" if folder == "a" else "blue").save(tmp_path / folder / "1.png")
+    images = [tmp_path / folder / "1.png" for folder in "ab"]
+    arguments = ("predict", short_run, "--images", *images, "--output", tmp_path / "drawn")
+    assert _main(capsys, *arguments)[0] == 0
+    files = sorted((tmp_path / "drawn").iterdir())
+    assert [file.name for file in files] == ["1.png", "1_2.png"] and files[0].read_bytes() != files[1].read_bytes()
+
+
 def test_stopped_and_resumed_ends_with_the_same_bits(capsys, tmp_path, short_run, monkeypatch):
     original = Engine.__init__
 
@@ -90,23 +145,79 @@ def test_stopped_and_resumed_ends_with_the_same_bits(capsys, tmp_path, short_run
 
 
 def test_predict_draws_test_images_and_files_with_a_legend(capsys, tmp_path, short_run):
-    code, out, err = _main(capsys, "predict", "--workdir", short_run, "--count", 1, "--output", tmp_path)
+    code, out, err = _main(capsys, "predict", short_run, "--count", 1, "--output", tmp_path)
     assert code == 0 and "1 overlays" in out, err
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 24, 3)).astype(np.uint8))
-    image.save(tmp_path / "photo.jpg")
+    (tmp_path / "other").mkdir()
+    photos = tmp_path / "photo.jpg", tmp_path / "other" / "photo.jpg"
+    for photo in photos:
+        image.save(photo)
     output = tmp_path / "drawn"
-    arguments = ("--images", tmp_path / "photo.jpg", "--output", output, "--flip", "--scales", 1, 1.5, "--window", 20)
-    assert _main(capsys, "predict", "--workdir", short_run, *arguments)[0] == 0
-    assert [path.name for path in output.iterdir()] == ["photo.png"]
+    arguments = ("--images", *photos, "--output", output, "--eval_flip", "--eval_scales", 1, 1.5, "--eval_window", 20)
+    assert _main(capsys, "predict", short_run, *arguments)[0] == 0
+    # Neither is drawn over the other.
+    assert sorted(path.name for path in output.iterdir()) == ["photo.png", "photo_2.png"]
+
+
+def test_predict_reads_photographs_as_training_does(tmp_path):
+    config = CONFIGS["quickstart"].config
+    pixels, exif = np.random.default_rng(0).integers(0, 256, (20, 30, 3)).astype(np.uint8), Image.Exif()
+    exif[0x0112] = 6
+    deep = pixels[..., 0].astype(np.uint16) << 8
+    alpha = np.concatenate([pixels, pixels[..., :1]], -1)
+    Image.fromarray(pixels).save(tmp_path / "turned.png", exif=exif)
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    Image.fromarray(alpha).save(tmp_path / "alpha.png")
+    names = ("turned", "deep", "alpha")
+    options = overlays.Prediction("run", images=tuple(str(tmp_path / f"{name}.png") for name in names))
+    read = {name: image for name, image, _ in overlays._read_images(options, config)}
+    np.testing.assert_array_equal(read["turned"], np.rot90(pixels, -1))
+    np.testing.assert_array_equal(read["deep"], np.repeat(pixels[..., :1], 3, -1))
+    np.testing.assert_array_equal(read["alpha"], pixels)
+    with pytest.raises(InputError, match="--count: expected a positive integer, got 0"):
+        next(overlays._read_images(overlays.Prediction("run", count=0), config))
+    (tmp_path / "no.png").write_bytes(b"")
+    (tmp_path / "large.png").write_bytes(png(random.Random(0), 20_000, 20_000))
+    for name, message in (("no", "damaged or no image"), ("gone", "cannot be read"), ("large", ".*pixels")):
+        path = tmp_path / f"{name}.png"
+        with pytest.raises(InputError, match=f"--images {path}: {message}"):
+            list(overlays._read_images(overlays.Prediction("run", images=(str(path),)), config))
+
+
+def test_predict_names_the_classes_of_the_run(capsys, tmp_path, short_run, monkeypatch):
+    info = dataclasses.replace(mask_dataset_info("shapes"), class_names=("no", "yes"))
+    monkeypatch.setattr(overlays, "mask_dataset_info", lambda *arguments: info)
+    code, _, err = _main(capsys, "predict", short_run, "--output", tmp_path / "drawn")
+    assert code == 2 and "trained on the classes background, disk, " in err and "; shapes names no, yes. Give" in err
+    assert not (tmp_path / "drawn").exists()
+    # Photographs need no data beside them.
+    saved = read_saved_run(short_run, SEGMENTATION)
+    named = overlays._class_names(overlays.Prediction(str(short_run), images=("a.jpg",)), saved)
+    assert named == shapes.CLASS_NAMES
+
+
+def test_a_run_on_repaired_masks_is_another_run(capsys, tmp_path, short_run, monkeypatch):
+    load = masks.load_masks
+
+    def repaired(*arguments, **options):
+        data = load(*arguments, **options)
+        return data._replace(masks=np.where(np.indices(data.masks.shape).sum(0) == 0, 1, data.masks).astype(np.uint8))
+
+    monkeypatch.setattr(masks, "load_masks", repaired)
+    code, _, err = _main(capsys, *SHORT.split(), "--augmentation.crop", "32", "--workdir", short_run)
+    assert code == 2 and "holds a run on other data (train: as many images there and here, 16, but not the same" in err
 
 
 def test_an_overlay_shows_each_class_in_the_colour_of_its_legend(tmp_path):
     predicted, truth = np.zeros((20, 30), int), np.full((20, 30), IGNORED)
     predicted[:, 10:20], truth[:, :15] = 1, 2
-    draw_overlay(tmp_path / "a.png", np.zeros((20, 30, 3), np.uint8), predicted, ("none", "cat", "dog"), truth)
+    image = np.zeros((20, 30, 3), np.uint8)
+    (tmp_path / "a.png").write_bytes(draw_overlay(image, predicted, ("none", "cat", "dog"), truth))
     pixels = np.asarray(Image.open(tmp_path / "a.png").convert("RGB"), np.int16).reshape(-1, 3)
     colours = class_colours(3)
-    assert colours.tolist() == [[0, 0, 0], [128, 0, 0], [0, 128, 0]]
+    assert colours.max(1).min() > 150  # none is dark: black would hide the image
+    apart = np.abs(np.int16(class_colours(21))[:, None] - class_colours(21)).max(-1) + 255 * np.eye(21, dtype=int)
+    assert apart.min() > 20
     for colour in colours[1:]:
         for shown in (colour, 0.65 * colour):  # legend, and over the black image
             assert (np.abs(pixels - shown.astype(np.int16)).max(1) <= 1).sum() > 50
@@ -122,7 +233,8 @@ def test_an_overlay_shows_each_class_in_the_colour_of_its_legend(tmp_path):
         (["--config", "quickstart", "--model.output_stride", "3"], "output_stride: expected one of 1, 2, 4, got 3"),
         (["--config", "quickstart", "--batch_size", "24"], "shapes has 16 training images"),
         (["--config", "quickstart", "--frozen_statistics"], "--pretrained is missing"),
-        (["predict", "--workdir", "/nowhere"], "holds no checkpoints"),
+        (["--config", "quickstart", "--weights_key", "ema"], "--weights_key ema: is of a file of --pretrained"),
+        (["predict", "/nowhere"], "/nowhere: no such folder; give the workdir of a run"),
     ],
 )
 def test_a_mistake_is_named_in_one_line_and_exits_with_2(capsys, tmp_path, monkeypatch, arguments, message):
@@ -133,19 +245,11 @@ def test_a_mistake_is_named_in_one_line_and_exits_with_2(capsys, tmp_path, monke
     assert list(tmp_path.iterdir()) == []
 
 
-def test_help_lists_every_config_with_its_parameters_and_published_result(capsys):
-    code, out, _ = _main(capsys, "--help")
-    assert code == 0 and "--ohem_threshold" in out and "--model.output_stride" in out
-    for name, named in CONFIGS.items():
-        row = next(line for line in out.splitlines() if re.match(rf"{name} ", line))
-        assert f"{named.parameters:,}" in row and (named.published is None or f"{named.published:.2f}" in row)
-
-
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_config_builds_with_the_count_beside_it(name):
     config = CONFIGS[name].config
-    classes = segmentation.mask_dataset_info(config.dataset).num_classes
-    assert parameter_count(segmentation.build(config, classes), (64, 64, 3)) == CONFIGS[name].parameters
+    classes = mask_dataset_info(config.dataset).num_classes
+    assert parameter_count(config.create_model(classes), (64, 64, 3)) == CONFIGS[name].parameters
 
 
 def test_recipes_train_and_test_on_what_their_authors_do():
@@ -164,12 +268,12 @@ def test_recipes_train_and_test_on_what_their_authors_do():
 def test_the_longer_side_is_that_of_every_image_which_the_network_sees(capsys, monkeypatch, tmp_path):
     given = []
 
-    def load(name, split, data_dir, longer_side):
+    def load(name, split, data_dir, longer_side, mask_values):
         given.append((split, longer_side))
         images = np.zeros((16, 48, 48, 3), np.uint8)
-        return MaskDataset(images, images[..., 0], np.full((16, 2), 48, np.int32))
+        return MaskDataset(images, np.indices(images.shape[:3])[1].astype(np.uint8) % 6, np.full((16, 2), 48, np.int32))
 
-    monkeypatch.setattr(segmentation, "load_masks", load)
+    monkeypatch.setattr("experiments.inputs.masks.load_masks", load)
     assert _main(capsys, *"--config quickstart --longer_side 48 --augmentation.crop 32 --dry_run".split())[0] == 0
     assert given == [("train", 48), ("test", 48)]
     Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(tmp_path / "photo.png")
@@ -190,19 +294,3 @@ def test_cityscapes_stays_for_140_epochs_and_falls_from_half_for_64():
     np.testing.assert_allclose(falling, 0.0008 * left, rtol=1e-3)
     for name in ("resnet_38_a1_voc", "resnet_38_a1_ade20k"):
         assert any(f"{CONFIGS[name].config.epochs} epochs" in text for text in CONFIGS[name].deviations)
-
-
-def test_pretrained_weights_are_where_training_starts(tmp_path, capsys):
-    """With a learning rate of nothing, the trunk of the checkpoint is the classifier's."""
-    classifier = create_model("resnet_8")
-    weights = jax.jit(classifier.init)(jax.random.key(7), np.zeros((1, 32, 32, 3), np.float32))
-    save_pretrained(tmp_path / "weights", classifier, weights, {"mean": [125.0, 123.0, 114.0]})
-    config = segmentation.SegmentationConfig(
-        segmentation.CONFIGS["quickstart"].config.model, pretrained=str(tmp_path / "weights")
-    )
-    config = dataclasses.replace(config, model=dataclasses.replace(config.model, name="resnet_8"))
-    model = segmentation.build(config, 6)
-    started = segmentation.start_variables(config, model, (32, 32, 3), Console())
-    assert "normalised otherwise" in capsys.readouterr().out.replace("\n", " ")
-    trunk = {key: value for key, value in weights["params"].items() if key != "head"}
-    jax.tree.map(np.testing.assert_array_equal, started["params"]["trunk"], trunk)

@@ -1,6 +1,7 @@
 """A network in a directory: what is read is what was written."""
 
 import json
+import types
 
 import jax
 import jax.numpy as jnp
@@ -8,16 +9,16 @@ import numpy as np
 import pytest
 from flax.core import freeze
 from flax.traverse_util import unflatten_dict
-from pretrained_networks import MODEL, NETWORKS, bits, draw
 from safetensors.numpy import load_file
 
-from resjax import InputError, from_pretrained, save_pretrained
-from resjax.models import ResNet, restack
-from resjax.models.families import FAMILIES
+from resjax import InputError, create_model, from_pretrained, pretrained_info, replace_head, save_pretrained
+from resjax.models import ResNet, registry, restack
+from tests.helpers.pretrained_networks import MODEL, NETWORKS, bits, draw
 
 
 def test_every_family_is_among_the_networks():
-    assert {type(model) for model in NETWORKS.values()} == {family.module for family in FAMILIES}
+    ours = {family for family in registry.modules().values() if family.__module__.startswith("resjax.")}
+    assert {type(model) for model in NETWORKS.values()} == ours
 
 
 @pytest.mark.quick
@@ -33,11 +34,17 @@ def test_a_network_and_its_variables_come_back_bit_for_bit(name, channels, tmp_p
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
-def test_every_bit_pattern_survives(dtype, tmp_path, variables):
-    """Random bits: subnormals, infinities, negative zeros and NaN with their payloads among them."""
+def test_every_bit_pattern_of_a_number_survives(dtype, tmp_path, variables):
+    """Random bits: subnormals and negative zeros among them."""
     rng = np.random.default_rng(0)
     width = jnp.dtype(dtype).itemsize
-    raw = jax.tree.map(lambda leaf: np.frombuffer(rng.bytes(leaf.size * width), dtype).reshape(leaf.shape), variables)
+
+    def draw(leaf):
+        drawn = np.frombuffer(rng.bytes(leaf.size * width), dtype).reshape(leaf.shape)
+        with np.errstate(invalid="ignore"):
+            return np.where(np.isfinite(drawn), drawn, jnp.finfo(dtype).smallest_subnormal).astype(dtype)
+
+    raw = jax.tree.map(draw, variables)
     save_pretrained(tmp_path, MODEL, raw)
     assert bits(from_pretrained(tmp_path)[1]) == bits(raw)
 
@@ -52,7 +59,8 @@ def test_float64_survives_where_jax_has_it(tmp_path, draw_variables, in_float64)
 
 
 def test_variables_lie_anywhere_in_memory_and_on_any_devices(tmp_path, variables):
-    """Transposed in NumPy, frozen, and split over eight devices."""
+    """Transposed in NumPy, frozen, in a mapping that is no dict, and split over eight devices."""
+    save_pretrained(tmp_path / "mapping", MODEL, types.MappingProxyType(variables))
     save_pretrained(tmp_path / "strides", MODEL, freeze(jax.tree.map(np.asfortranarray, variables)))
     mesh = jax.make_mesh((2,), ("devices",))
     spread = jax.device_put(
@@ -62,7 +70,7 @@ def test_variables_lie_anywhere_in_memory_and_on_any_devices(tmp_path, variables
         ),
     )
     save_pretrained(tmp_path / "devices", MODEL, spread)
-    for name in ("strides", "devices"):
+    for name in ("mapping", "strides", "devices"):
         assert bits(from_pretrained(tmp_path / name)[1]) == bits(variables)
 
 
@@ -154,3 +162,51 @@ def test_a_network_without_classes_gets_none_by_an_override(tmp_path, draw_varia
     save_pretrained(tmp_path, NETWORKS["densenet"], draw(draw_variables, NETWORKS["densenet"]))
     with pytest.raises(InputError, match="saved with 0, .* fit 10"):
         from_pretrained(tmp_path, num_classes=10)
+
+
+@pytest.mark.parametrize("name", ["resnet", "highway_flat", "speed"])
+def test_a_new_head_stands_on_the_old_trunk(name, draw_variables):
+    old = NETWORKS[name]
+    channels = 1 if "highway" in name else 3
+    variables = draw(draw_variables, old, channels)
+    model, new = replace_head(old, variables, num_classes=7, key=jax.random.key(0))
+    images = np.random.default_rng(0).normal(size=(2, model.minimum_size, model.minimum_size, channels))
+    images = images.astype(np.float32)
+    assert jax.eval_shape(model.apply, new, images).shape == (2, 7)
+    trunk = {path: kept for path, kept in bits(variables).items() if not path.startswith("params/head/")}
+    assert trunk.items() <= bits(new).items()
+    expected = jax.eval_shape(model.init, jax.random.key(0), images)["params"]["head"]
+    assert jax.tree.map(jnp.shape, new["params"]["head"]) == jax.tree.map(jnp.shape, expected)
+    for key, same in (0, True), (1, False):
+        _, again = replace_head(old, variables, num_classes=7, key=jax.random.key(key))
+        assert (bits(again) == bits(new)) is same
+
+
+def test_a_head_is_replaced_on_fitting_variables_alone(variables):
+    with pytest.raises(InputError, match="expected an integer >= 1, got 0"):
+        replace_head(MODEL, variables, num_classes=0, key=jax.random.key(0))
+    with pytest.raises(InputError, match="no classifier"):
+        replace_head(MODEL.clone(features_only=True), variables, num_classes=3, key=jax.random.key(0))
+    with pytest.raises(InputError, match="params/stage_1/block_1/conv_1/kernel is missing"):
+        broken = {**variables, "params": {**variables["params"], "stage_1": {}}}
+        replace_head(MODEL, broken, num_classes=3, key=jax.random.key(0))
+
+
+@pytest.mark.parametrize("name", ["resnet20-cifar10", "ResNet-20-CIFAR10"])
+def test_shipped_weights_are_found_by_the_names_of_other_libraries(name):
+    np.testing.assert_equal(pretrained_info(name), pretrained_info("resnet_20-cifar10"))
+
+
+@pytest.mark.quick
+def test_a_mean_of_every_pixel_is_an_array_that_prints_its_shape(tmp_path):
+    model = create_model("resnet_8", widths=(4, 4, 4))
+    variables = jax.jit(model.init)(jax.random.key(0), np.zeros((1, 8, 8, 3), np.float32))
+    mean = np.random.default_rng(0).uniform(0, 255, (8, 8, 3)).astype(np.float32)
+    save_pretrained(tmp_path, model, variables, {"mean": mean.tolist(), "std": [1.0, 2.0, 3.0]})
+    about = pretrained_info(tmp_path)
+    np.testing.assert_array_equal(about["mean"], mean)
+    assert repr(about["mean"]) == f"<float32 [8, 8, 3] from {mean.min():.4g} to {mean.max():.4g}>"
+    assert about["std"] == [1.0, 2.0, 3.0] and len(str(about)) < 200
+    save_pretrained(tmp_path / "again", model, variables, about)
+    np.testing.assert_array_equal(pretrained_info(tmp_path / "again")["mean"], mean)
+    assert repr(about["mean"][0, 0]).startswith("PixelConstants([")  # three numbers are shown

@@ -1,12 +1,17 @@
 """Weights of PyTorch repositories as variables of ours, without PyTorch."""
 
+import types
+
 import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
-from repositories import (
+
+from resjax import InputError, create_model, load_torch_weights
+from resjax.models import VGG, ResNet, convert_form
+from tests.helpers.repositories import (
     DENSE,
     POST_ACTIVATION,
     PRE_ACTIVATION,
@@ -16,9 +21,6 @@ from repositories import (
     pre_activation,
     prlz77,
 )
-
-from resjax import InputError, create_model, load_torch_weights
-from resjax.models import VGG, ResNet, convert_form
 
 
 def _flat(variables):
@@ -194,18 +196,48 @@ def test_zero_channels_of_a_headless_option_a_are_ambiguous():
     assert "fc.weight or linear.weight" in message
 
 
+class _OnMeta(np.ndarray):
+    """What PyTorch's meta tensors say of themselves."""
+
+    is_meta = True
+
+    def __new__(cls):
+        return np.zeros((4, 3, 3, 3), np.float32).view(cls)
+
+    def detach(self):
+        raise NotImplementedError("Cannot copy out of meta tensor; no data!")
+
+
 @pytest.mark.parametrize(
     "model, state_dict, named",
     [
         (POST_ACTIVATION, REPOSITORIES["gpleiss"][1].entries, "conv_1_3x3.weight, classifier.weight (prlz77"),
         (DENSE, REPOSITORIES["xternalz"][1].entries, "DenseNet, by the names of andreasveit"),
         (POST_ACTIVATION, {}, "conv1.weight, fc.weight (torchvision"),
-        (VGG(), post_activation().entries, "VGG, only for ResNet, PreActResNet, WideResNet, DenseNet"),
+        (VGG(), post_activation().entries, "VGG, only for DenseNet, ResNet, PreActResNet, ResNeXt, WideResNet"),
         (POST_ACTIVATION, [1, 2], "got list"),
-        (POST_ACTIVATION, {"weights": post_activation().entries}, "'weights' has a dict"),
-        (POST_ACTIVATION, {1: np.zeros(3)}, "1 has a ndarray"),
+        (POST_ACTIVATION, {1: np.zeros(3)}, "found '1'"),
+        (POST_ACTIVATION, types.SimpleNamespace(state_dict=dict), "got a SimpleNamespace; give its state_dict()"),
+        (POST_ACTIVATION, {"a.b": np.zeros(3), "a": {"b": np.zeros(3)}}, "two entries are named 'a.b'"),
+        (POST_ACTIVATION, {"a": [np.zeros(1)] * 1_000_000}, "more than 1,000,000 entries"),
+        (
+            POST_ACTIVATION,
+            post_activation().entries | {"conv1.weight": _OnMeta()},
+            "conv1.weight: a tensor on PyTorch's",
+        ),
     ],
-    ids=["densenet for resnet", "wrn for densenet", "empty", "vgg", "list", "unknown container", "numbers"],
+    ids=[
+        "densenet for resnet",
+        "wrn for densenet",
+        "empty",
+        "vgg",
+        "list",
+        "numbers",
+        "module",
+        "twice",
+        "many",
+        "meta",
+    ],
 )
 def test_what_cannot_be_weights_of_the_model(model, state_dict, named):
     assert named in _message(model, state_dict)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from resjax import ConstantScaling, Gates, Gating, InputError, ShortcutDropout
-from resjax.layers import BatchNorm, Conv, ConvSpec, ResidualBlock, average_and_pad
+from resjax.layers import BatchNorm, BlockSpec, Conv, ConvSpec, ResidualBlock, average_and_pad
 
 # Convolution, BN, ReLU, and where the shortcut is added.
 FIGURE_4 = {
@@ -52,7 +52,8 @@ class Reference:
     """A block of figure 4: called with x, it returns the output and fills `moved` with the new running statistics."""
 
     def __init__(self, block, kind, variables, train, add=_add_both):
-        self.block, self.signs, self.train, self.add = block, FIGURE_4[kind, block.order].split(), train, add
+        self.block, self.train, self.add = block.spec, train, add
+        self.signs = FIGURE_4[kind, block.spec.order].split()
         self.params, self.stats, self.moved = variables["params"], variables["batch_stats"], {}
 
     def norm(self, name, x):
@@ -98,7 +99,7 @@ def _block(kind, features, strides, dtype=np.float64, **options):
     if kind == "bottleneck":
         convs = (ConvSpec(1, 3), ConvSpec(3, 3, strided=True), ConvSpec(1, features))
     conv, norm = (functools.partial(layer, dtype=dtype) for layer in (Conv, BatchNorm))
-    return ResidualBlock(conv, norm, convs, strides=strides, **options)
+    return ResidualBlock(conv, norm, BlockSpec(convs, strides=strides, **options))
 
 
 @pytest.fixture
@@ -135,15 +136,13 @@ def test_orders_of_figure_4(kind, order, features, strides, check):
 
 @pytest.mark.quick
 @pytest.mark.parametrize(("features", "strides"), SHAPES)
-@pytest.mark.parametrize("activate_first", ["shortcut", "shape", "done"])
+@pytest.mark.parametrize(("is_shared", "is_done"), [(True, False), (False, True)], ids=["shared", "done"])
 @pytest.mark.parametrize("order", PRE_ACTIVATION)
-def test_first_activation(order, activate_first, features, strides, check):
-    """Shared with the shortcut, shared where the shape changes, or done before the block."""
-    changes = (features, strides) != (CHANNELS, 1)
-    block = _block("basic", features, strides, order=order, activate_first=activate_first)
-    is_shared = activate_first == "shortcut" or (activate_first == "shape" and changes)
-    variables = check(block, "basic", is_shared=is_shared, is_done=activate_first == "done")
-    has_first_norm = order == "full_pre_activation" and activate_first != "done"
+def test_first_activation(order, is_shared, is_done, features, strides, check):
+    """Shared with the shortcut, or done before the block."""
+    block = _block("basic", features, strides, order=order, shares_activation=is_shared, is_activated=is_done)
+    variables = check(block, "basic", is_shared=is_shared, is_done=is_done)
+    has_first_norm = order == "full_pre_activation" and not is_done
     assert ("norm_1" in variables["params"]) == (has_first_norm or order == "relu_only_pre_activation")
 
 

@@ -10,8 +10,9 @@ import pytest
 from flax import linen as nn
 
 from resjax import Gates, InputError
-from resjax.layers import BatchNorm, Conv, ConvSpec, ResidualBlock, Stage, StageSpec
+from resjax.layers import BatchNorm, BlockSpec, Conv, ConvSpec, ResidualBlock, Stage, StageSpec
 from resjax.models import Highway, PreActResNet, ResNet, WideResNet
+from resjax.models.checks import check_gates
 
 FEATURES, BLOCKS = 4, 3
 X = np.random.default_rng(7).normal(size=(2, 6, 6, FEATURES)).astype(np.float32)
@@ -25,8 +26,8 @@ CONVS = (ConvSpec(3, FEATURES, strided=True), ConvSpec(3, FEATURES))
 
 
 def _stage(order):
-    block = functools.partial(ResidualBlock, Conv, BatchNorm, CONVS, order=order, shortcut="A")
-    return Stage(StageSpec(block, block, BLOCKS))
+    block = BlockSpec(CONVS, order=order, shortcut="A")
+    return Stage(functools.partial(ResidualBlock, Conv, BatchNorm), StageSpec(block, block, BLOCKS))
 
 
 STAGES = {order: _stage(order) for order in ("original", "full_pre_activation")}
@@ -193,7 +194,7 @@ def test_times_open_gates_changes_nothing():
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_gates_keep_the_computation_dtype(dtype):
     conv, norm = (functools.partial(layer, dtype=dtype) for layer in (Conv, BatchNorm))
-    block = ResidualBlock(conv, norm, CONVS)
+    block = ResidualBlock(conv, norm, BlockSpec(CONVS))
     gates = Gates(jnp.float32(0.5), jnp.float32(0.5))
     images = jax.ShapeDtypeStruct(X.shape, dtype)
     output, _ = jax.eval_shape(lambda x: block.init_with_output(jax.random.key(0), x, gates, False), images)
@@ -277,4 +278,4 @@ def test_backward_gates_count_in_products_and_are_checked():
         (jnp.ones(1), "gates.backward: expected resjax.Gates, got"),
     ):
         with pytest.raises(InputError, match=message):
-            Gates(backward=backward).check(1, 4)
+            check_gates(Gates(backward=backward), 1, 4)

@@ -4,11 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from resjax import InputError, train
-from resjax.layers import MOMENTS, BatchNorm, empty_moments
+from resjax.layers import MOMENTS, BatchNorm, empty_moments, max_pool, relu
 
 EPSILON, MOMENTUM = 1e-3, 0.7
+AXES = (0, 1, 2)
 
 
 def _variables(channels, seed=0):
@@ -36,18 +39,59 @@ def _train(layer, variables, x):
 
 
 @pytest.mark.quick
-@pytest.mark.parametrize("unbiased", [True, False])
-def test_training_normalises_by_the_batch_and_moves_the_running_statistics(unbiased):
-    """`momentum` weighs the old value; the stored variance has n - 1 or n below, the normalising one always n."""
-    x, variables = _images(), _variables(6)
-    layer = BatchNorm(momentum=MOMENTUM, epsilon=EPSILON, unbiased_running_variance=unbiased)
-    y, new = _train(layer, variables, x)
-    exact, old = x.astype(np.float64), variables["batch_stats"]
-    mean, var = exact.mean((0, 1, 2)), exact.var((0, 1, 2))
-    np.testing.assert_allclose(y, _normalise(exact, mean, var, variables["params"]), atol=3e-6)
-    stored = exact.var((0, 1, 2), ddof=1 if unbiased else 0)
-    np.testing.assert_allclose(new["batch_stats"]["mean"], 0.7 * old["mean"] + 0.3 * mean, rtol=1e-6, atol=1e-6)
-    np.testing.assert_allclose(new["batch_stats"]["var"], 0.7 * old["var"] + 0.3 * stored, rtol=1e-6)
+@given(
+    shape=st.sampled_from([(16, 5, 4, 6), (16, 1, 7, 3), (8, 8, 8, 1)]),
+    mean=st.sampled_from([0.5, 100.0]),
+    momentum=st.sampled_from([0.0, 0.7, 0.9]),
+    unbiased=st.booleans(),
+    scope=st.sampled_from(["global", 4]),
+    devices=st.sampled_from([1, 2, 8]),
+)
+@example(shape=(16, 5, 4, 6), mean=0.5, momentum=0.7, unbiased=True, scope=4, devices=8)  # devices hold half a group
+@example(shape=(16, 5, 4, 6), mean=0.5, momentum=0.7, unbiased=False, scope="global", devices=1)
+def test_training_is_the_papers_on_any_number_of_devices(shape, mean, momentum, unbiased, scope, devices):
+    """Value, gradients (Ioffe & Szegedy 2015, section 3) and running statistics.
+
+    Groups of a ghost batch normalise on their own, and move the statistics together: the stored variance holds the
+    spread of their means. `momentum` weighs the old value; the stored variance has n - 1 or n below, the other n.
+    """
+    x, variables = _images(shape, mean), _variables(shape[-1])
+    x += np.arange(len(x) // 4, dtype=np.float32).repeat(4)[:, None, None, None]  # groups of different means
+    variables["batch_stats"]["mean"] += np.float32(mean)  # from which the spread of those means is measured
+    dy = np.random.default_rng(2).normal(size=shape).astype(np.float32)
+    layer = BatchNorm(momentum=momentum, epsilon=EPSILON, unbiased_running_variance=unbiased, norm_scope=scope)
+    mesh = train.data_mesh(jax.devices()[:devices])
+
+    @jax.jit
+    def run(variables, x, dy):
+        def output(params, x):
+            return layer.apply({**variables, "params": params}, x, True, mutable=["batch_stats"])
+
+        y, pull, new = jax.vjp(output, variables["params"], x, has_aux=True)
+        return y, new["batch_stats"], *pull(dy)
+
+    split, whole = train.batch_sharding(mesh), train.replicated(mesh)
+    y, stored, got_params, got_x = run(*jax.device_put((variables, x, dy), (whole, split, split)))
+
+    exact, old, params = x.astype(np.float64), variables["batch_stats"], variables["params"]
+    scale = params["scale"].astype(np.float64)
+    xhats, dxs = [], []
+    size = len(x) if scope == "global" else scope
+    for part, part_dy in zip(exact.reshape(-1, size, *shape[1:]), dy.reshape(-1, size, *shape[1:]), strict=True):
+        inverse = 1 / np.sqrt(part.var(AXES) + EPSILON)
+        xhat, g = (part - part.mean(AXES)) * inverse, part_dy * scale
+        xhats.append(xhat)
+        dxs.append((g - g.mean(AXES) - xhat * (g * xhat).mean(AXES)) * inverse)
+    xhat = np.concatenate(xhats)
+    # float32's spacing at the mean, over the standard deviation of 2.
+    np.testing.assert_allclose(y, xhat * scale + params["bias"], atol=1e-5 if mean < 1 else 1e-4)
+    np.testing.assert_allclose(got_x, np.concatenate(dxs), atol=2e-5)
+    np.testing.assert_allclose(got_params["scale"], (dy * xhat).sum(AXES), rtol=1e-5, atol=1e-3)
+    np.testing.assert_allclose(got_params["bias"], dy.astype(np.float64).sum(AXES), rtol=1e-5, atol=1e-5)
+    batch = {"mean": exact.mean(AXES), "var": exact.var(AXES, ddof=int(unbiased))}
+    for name, value in batch.items():
+        wanted = momentum * old[name] + (1 - momentum) * value
+        np.testing.assert_allclose(stored[name], wanted, rtol=2e-6, atol=1e-6)
 
 
 @pytest.mark.quick
@@ -62,6 +106,33 @@ def test_a_large_mean_costs_no_digits_of_the_variance():
     np.testing.assert_allclose(y, _normalise(exact, mean, var, variables["params"]), atol=4e-3)
 
 
+@pytest.mark.parametrize("activation", [relu, None, jnp.tanh], ids=["relu", "linear", "another"])
+@pytest.mark.parametrize("scope", ["global", 2])
+def test_pooling_that_comes_along_is_pooling_behind_it(activation, scope):
+    """Value, running statistics and all gradients, also where a negative scale turns the order of pixels round."""
+    x, variables = _images((4, 7, 6, 6)), _variables(6)
+    variables["params"]["scale"] *= np.resize([1, -1], 6).astype(np.float32)
+    layer = BatchNorm(momentum=MOMENTUM, epsilon=EPSILON, norm_scope=scope)
+
+    def run(params, x, dy, along):
+        def apply(params, x):
+            variables_ = {"params": params, "batch_stats": variables["batch_stats"]}
+            if along:
+                return layer.apply(variables_, x, True, activation, max_pool, mutable=["batch_stats"])
+            y, new = layer.apply(variables_, x, True, activation, mutable=["batch_stats"])
+            return max_pool(y), new
+
+        y, pull, new = jax.vjp(apply, params, x, has_aux=True)
+        return y, new, pull(dy)
+
+    run = jax.jit(run, static_argnums=3)
+    dy = _images((4, 4, 3, 6), seed=2)
+    for ours, plain in zip(
+        *(jax.tree.leaves(run(variables["params"], x, dy, along)) for along in (True, False)), strict=True
+    ):
+        np.testing.assert_allclose(ours, plain, rtol=1e-5, atol=1e-5)
+
+
 def test_evaluation_normalises_by_the_running_statistics_alone():
     x, variables = _images(), _variables(6)
     layer = BatchNorm(epsilon=EPSILON)
@@ -71,31 +142,6 @@ def test_evaluation_normalises_by_the_running_statistics_alone():
     np.testing.assert_allclose(y, expected, atol=3e-6)
     jax.tree.map(np.testing.assert_array_equal, new["batch_stats"], stats)
     np.testing.assert_allclose(layer.apply(variables, x[:1], False), y[:1], atol=1e-6)  # an image stands alone
-
-
-@pytest.mark.quick
-@pytest.mark.parametrize("mean", [0.5, 100.0])
-def test_gradients_are_the_papers(mean):
-    """Ioffe & Szegedy 2015, section 3: with g = dy scale, dx = (g - mean(g) - xhat mean(g xhat)) / sqrt(var + eps)."""
-    x, variables = _images(mean=mean), _variables(6)
-    dy = np.random.default_rng(2).normal(size=x.shape).astype(np.float32)
-    layer = BatchNorm(epsilon=EPSILON)
-
-    @jax.jit
-    def gradients(params, x):
-        def output(params, x):
-            return layer.apply({**variables, "params": params}, x, True, mutable=["batch_stats"])[0]
-
-        return jax.vjp(output, params, x)[1](dy)
-
-    got_params, got_x = gradients(variables["params"], x)
-    exact, axes = x.astype(np.float64), (0, 1, 2)
-    inverse = 1 / np.sqrt(exact.var(axes) + EPSILON)
-    xhat, g = (exact - exact.mean(axes)) * inverse, dy * variables["params"]["scale"].astype(np.float64)
-    expected = (g - g.mean(axes) - xhat * (g * xhat).mean(axes)) * inverse
-    np.testing.assert_allclose(got_x, expected, atol=2e-5)
-    np.testing.assert_allclose(got_params["scale"], (dy * xhat).sum(axes), rtol=1e-5, atol=1e-3)
-    np.testing.assert_allclose(got_params["bias"], dy.astype(np.float64).sum(axes), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("train", [True, False])
@@ -113,6 +159,11 @@ def test_training_without_mutable_statistics_says_how():
         BatchNorm().apply(_variables(6), _images(), True)
 
 
+def test_a_single_value_in_a_channel_is_not_normalised_to_nothing():
+    with pytest.raises(InputError, match=r"normalises each channel by the one value it has.*\(1, 1, 1, 6\): give more"):
+        BatchNorm().apply(_variables(6), jnp.ones((1, 1, 1, 6)), True, mutable=["batch_stats"])
+
+
 def test_bfloat16_input_keeps_float32_statistics():
     """The statistics are those of the rounded input in full precision; only the result is rounded."""
     x, variables = jnp.asarray(_images((4, 16, 16, 6), mean=20.0, std=0.5), jnp.bfloat16), _variables(6)
@@ -127,32 +178,6 @@ def test_bfloat16_input_keeps_float32_statistics():
     np.testing.assert_allclose(
         np.asarray(y, np.float64), _normalise(exact, mean, var, variables["params"]), rtol=2**-8, atol=1e-3
     )
-
-
-def test_one_value_per_channel_stays_finite():
-    """n = 1: there is no unbiased variance; the stored one is the biased one, 0."""
-    _, new = _train(BatchNorm(momentum=0.0), _variables(6), _images((1, 1, 1, 6)))
-    np.testing.assert_array_equal(new["batch_stats"]["var"], np.zeros(6))
-
-
-@pytest.mark.quick
-@pytest.mark.parametrize("devices", [1, 2, 8])
-def test_ghost_batches_normalise_on_their_own_and_move_the_statistics_together_on_any_number_of_devices(devices):
-    """Groups of 4 images: also where a device holds 2 of them. The stored variance holds the spread of their means."""
-    x, variables = _images((16, 5, 4, 6)), _variables(6)
-    x += np.arange(4, dtype=np.float32).repeat(4)[:, None, None, None]  # groups of different means
-    layer = BatchNorm(momentum=MOMENTUM, epsilon=EPSILON, norm_scope=4)
-    mesh = train.data_mesh(jax.devices()[:devices])
-    variables = jax.device_put(variables, train.replicated(mesh))
-    y, new = _train(layer, variables, jax.device_put(x, train.batch_sharding(mesh)))
-    exact, old = x.astype(np.float64), variables["batch_stats"]
-    for group in range(4):
-        part = slice(4 * group, 4 * group + 4)
-        mean, var = exact[part].mean((0, 1, 2)), exact[part].var((0, 1, 2))
-        np.testing.assert_allclose(y[part], _normalise(exact[part], mean, var, variables["params"]), atol=3e-6)
-    mean, var = exact.mean((0, 1, 2)), exact.var((0, 1, 2), ddof=1)
-    np.testing.assert_allclose(new["batch_stats"]["mean"], 0.7 * old["mean"] + 0.3 * mean, rtol=1e-6, atol=1e-6)
-    np.testing.assert_allclose(new["batch_stats"]["var"], 0.7 * old["var"] + 0.3 * var, rtol=2e-6)
 
 
 @pytest.mark.quick

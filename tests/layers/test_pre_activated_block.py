@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from resjax import Gates
-from resjax.layers import BatchNorm, Conv, ConvSpec, ResidualBlock
+from resjax.layers import BatchNorm, BlockSpec, Conv, ConvSpec, ResidualBlock
 
 X = np.random.default_rng(0).normal(size=(4, 7, 6, 5)).astype(np.float32)
 
@@ -18,8 +18,9 @@ def _block(kernel_sizes, features=5, strides=1, dropout_rate=0.0):
         ConvSpec(size, features, strided=i == 0, dropout_rate=dropout_rate if i else 0.0)
         for i, size in enumerate(kernel_sizes)
     )
-    options = {"order": "full_pre_activation", "activate_first": "shape"}
-    return ResidualBlock(Conv, BatchNorm, convs, strides=strides, **options)
+    changes = strides != 1 or features != X.shape[-1]
+    spec = BlockSpec(convs, "full_pre_activation", strides=strides, shares_activation=changes)
+    return ResidualBlock(Conv, BatchNorm, spec)
 
 
 @pytest.mark.quick

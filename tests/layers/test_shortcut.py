@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from resjax import Gates, InputError, create_model
-from resjax.layers import BatchNorm, Conv, ConvSpec, ResidualBlock, subsample_and_pad
+from resjax.layers import BatchNorm, BlockSpec, Conv, ConvSpec, ResidualBlock, subsample_and_pad
 from resjax.models import ResNet, parameter_count
 
 IMAGES = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
@@ -14,7 +14,7 @@ IMAGES = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
 
 def _block(features, shortcut, strides):
     convs = (ConvSpec(3, features, strided=True), ConvSpec(3, features))
-    return ResidualBlock(Conv, BatchNorm, convs, shortcut=shortcut, strides=strides)
+    return ResidualBlock(Conv, BatchNorm, BlockSpec(convs, shortcut=shortcut, strides=strides))
 
 
 @pytest.mark.quick

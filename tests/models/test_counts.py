@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import pytest
 from flax import linen as nn
 
-from resjax import create_model, list_models, model_info
+from resjax import ConstantScaling, create_model, list_models, model_info
 from resjax.layers import Conv
-from resjax.models import multiply_adds, parameter_count, unrolled
+from resjax.models import multiply_adds, parameter_count, unrolled, weighted_layers
 from resjax.models.speed_resnet import PatchStem
 
 SHAPE = (32, 32, 3)
@@ -293,3 +293,61 @@ class Scanned(nn.Module):
 
 def test_a_scanned_layer_counts_as_often_as_it_runs():
     assert multiply_adds(Scanned(), SHAPE) == parameter_count(Scanned(), SHAPE) == 5 * 1024 * 1024
+    assert weighted_layers(Scanned(), SHAPE) == 5
+
+
+class Gram(nn.Module):
+    """A product of pixels with each other, which no weight has a part in, before a linear layer."""
+
+    @nn.compact
+    def __call__(self, images):
+        flat = images.reshape(len(images), -1, images.shape[-1])
+        return nn.Dense(10)(jnp.einsum("nic,njc->nij", flat, flat).mean(1))
+
+
+@pytest.mark.quick
+def test_a_product_of_activations_is_no_layer():
+    assert weighted_layers(Gram(), (4, 4, 3)) == 1
+
+
+@pytest.mark.parametrize("scan", [True, False])
+@pytest.mark.parametrize(
+    ("name", "options", "layers"),
+    [
+        ("resnet_20", {}, 20),
+        ("resnet_20", {"shortcut": "none"}, 20),
+        ("resnet_20", {"shortcut": "C"}, 20),  # projections lie beside the layers of their blocks
+        ("resnet_20", {"stage_sizes": (4, 4, 4)}, 26),
+        ("resnet_20", {"block": "bottleneck", "shortcut": "B"}, 29),
+        ("preresnet_29", {}, 29),
+        ("resnet_18", {}, 18),
+        ("wrn_16_1", {}, 14),  # its name counts the three projections, and not the linear layer
+        ("resnext_29_2x4d", {}, 29),
+    ],
+)
+def test_depth_is_counted_along_the_layers_and_not_read_from_a_name(name, options, layers, scan):
+    assert weighted_layers(create_model(name, scan=scan, **options), (32, 32, 3)) == layers
+
+
+@pytest.mark.parametrize(
+    ("name", "layers"),
+    [("densenet_22_4", 22), ("densenet_bc_22_4", 22), ("highway_19", 19), ("vgg_15", 15), ("speed_resnet", 8)],
+)
+def test_depth_of_networks_without_residual_stages(name, layers):
+    assert weighted_layers(create_model(name), (32, 32, 3)) == layers
+
+
+@pytest.mark.parametrize("name", ["resnet_1202", "preresnet_164"])
+def test_depth_of_deep_networks(name):
+    assert weighted_layers(create_model(name), SHAPE) == int(name.split("_")[1])
+
+
+@pytest.mark.quick
+def test_skips_are_known_from_the_module():
+    with_skips = ["resnet_20", "preresnet_20", "wrn_10_1", "densenet_22_4", "highway_19", "speed_resnet"]
+    assert all(create_model(name).has_skips for name in with_skips)
+    assert not any(create_model(name).has_skips for name in ("plain_20", "plain_18", "vgg_15"))
+    assert not create_model("resnet_20", shortcut="none").has_skips
+    variants = {ConstantScaling(0.0, 1.0): False, ConstantScaling(0.5, 0.5): True, None: True}
+    for variant, skips in variants.items():
+        assert create_model("preresnet_20", order="original", shortcut_variant=variant).has_skips == skips

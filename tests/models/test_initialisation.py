@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from resjax import create_model
+from resjax import InputError, create_model
 from resjax.models import VGG, DenseNet, Highway, PreActResNet, ResNeXt, WideResNet, WiderResNet, convert_form
 
 IMAGES = np.zeros((1, 32, 32, 3), np.float32)
@@ -171,3 +171,9 @@ def test_initialisation_does_not_read_the_images():
     for norm in jax.tree.leaves(first["batch_stats"], is_leaf=lambda node: "mean" in node):
         np.testing.assert_array_equal(norm["mean"], np.zeros_like(norm["mean"]))
         np.testing.assert_array_equal(norm["var"], np.ones_like(norm["var"]))
+
+
+@pytest.mark.parametrize("field", [{"norm_scale_init": "xavier"}, {"head_kernel_init": "dirac"}])
+def test_an_initialiser_of_kernels_for_another_array_is_said(field):
+    with pytest.raises(InputError, match="not for an array of shape .*; choose another"):
+        jax.eval_shape(create_model("resnet_8", **field).init, jax.random.key(0), IMAGES)

@@ -149,7 +149,7 @@ def test_evaluation_treats_each_image_alone(draw_variables):
         (np.zeros((32, 32, 3), np.float32), r"expected a float array \[N, H, W, C\], got shape \(32, 32, 3\)"),
         (
             np.zeros((2, 32, 32, 1), np.float32),
-            r"stem/conv: .* takes 3 input channels, got 1 \(input",
+            r"expected \[N, H, W, 3\], the channels of this network's weights",
         ),
     ],
     ids=["uint8", "3-D", "channels"],

@@ -148,7 +148,7 @@ def test_shortcut_dropout_without_a_key_says_how():
     model = PreActResNet(**SMALL, order="original", shortcut_variant=ShortcutDropout(0.5))
     variables = jax.eval_shape(model.init, jax.random.key(0), IMAGES)
     jax.eval_shape(model.apply, variables, IMAGES)  # evaluation draws nothing
-    message = r"shortcut_variant=ShortcutDropout\(rate=0.5\) with train=True draws: pass rngs=\{'dropout': key\}"
+    message = r"dropout_rate=0.5 with train=True draws: pass rngs=\{'dropout': key\}"
     with pytest.raises(InputError, match=message):
         jax.eval_shape(lambda v: model.apply(v, IMAGES, train=True, mutable=["batch_stats"]), variables)
 
@@ -163,7 +163,7 @@ def test_shortcut_dropout_without_a_key_says_how():
         ({"block": "wide"}, "block: expected one of 'basic', 'bottleneck', 'single', got 'wide'"),
         ({"bottleneck_stride": "3"}, "bottleneck_stride: expected one of '1x1', '3x3', got '3'"),
         ({"widths": (16, 32)}, r"stage_sizes \(18, 18, 18\) and widths \(16, 32\): expected one width"),
-        ({"stem": "svhn"}, "stem: expected one of 'cifar', 'imagenet', got 'svhn'"),
+        ({"stem": "svhn"}, "stem: expected one of 'cifar', 'cifar_max_pool', 'imagenet', got 'svhn'"),
     ],
 )
 def test_wrong_fields_are_named(options, message):

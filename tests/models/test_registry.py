@@ -5,7 +5,7 @@ import pytest
 
 import resjax
 from resjax import InputError, create_model, list_models, model_info
-from resjax.data.catalog import list_datasets
+from resjax.data import list_datasets
 from resjax.models import (
     VGG,
     DenseNet,
@@ -17,7 +17,11 @@ from resjax.models import (
     WideResNet,
     WiderResNet,
 )
+from resjax.models.published import HE_2016, HUANG_2016_DEPTH, TORCHVISION, PublishedResult
+from resjax.models.published.cifar import CIFAR_NETWORKS
+from resjax.models.published.imagenet import IMAGENET_NETWORKS
 
+NETWORKS = CIFAR_NETWORKS | IMAGENET_NETWORKS
 IMAGENET = {
     "stage_sizes": (2, 2, 2, 2),
     "widths": (64, 128, 256, 512),
@@ -171,32 +175,76 @@ def test_the_first_published_error_is_the_papers(name):
     assert model_info(name).published[0].test_error == FIRST[name]
 
 
-def _published(name, dataset, statistic):
-    found = [r for r in model_info(name).published if r.dataset == dataset and statistic in r.statistic]
-    return [(r.test_error, r.top5_error) for r in found]
+@pytest.mark.quick
+@pytest.mark.parametrize(
+    ("name", "dataset", "fields", "errors"),
+    [
+        ("wrn_28_10", "cifar100", {"aggregate": "median", "whitened": False}, [(19.25, None)]),
+        ("wrn_28_10", "cifar100", {"whitened": True}, [(20.50, None)]),
+        ("wrn_16_8", "svhn_cropped", {"options": {"dropout_rate": 0.4}}, [(1.54, None)]),
+        ("preresnet_1001", "cifar10", {"batch_size": 64}, [(4.62, None)]),
+        ("preresnet_1001", "cifar100", {"aggregate": "median", "runs": 5, "mean": 22.68}, [(22.71, None)]),
+        ("densenet_100_12", "cifar100", {"augmented": False}, [(23.79, None)]),
+        ("densenet_bc_100_12", "svhn_cropped", {"augmented": False}, [(1.76, None)]),
+        ("highway_19", "cifar100", {"aggregate": "best", "runs": 5, "std": 0.15}, [(32.24, None)]),
+        ("highway_10_16", "mnist", {"aggregate": "best"}, [(0.57, None)]),
+        ("resnet_34", "imagenet2012", {"view": "ten_crops"}, [(24.76, 7.35), (24.52, 7.46)]),
+        ("resnet_34", "imagenet2012", {"view": "multi_scale"}, [(21.84, 5.71)]),
+        ("resnet_101", "imagenet2012", {"view": "ten_crops", "options": {"bottleneck_stride": "1x1"}}, [(21.75, 6.05)]),
+        ("wrn_50_2", "imagenet2012", {"view": "one_crop"}, [(21.9, 6.03), (21.532, 5.914)]),
+        ("resnext_101_64x4d", "imagenet2012", {"view": "one_crop", "size": 320}, [(19.1, 4.4)]),
+        ("densenet_169", "imagenet2012", {"view": "ten_crops"}, [(22.08, 5.92)]),
+        ("resnet_50", "imagenet2012", {"origin": TORCHVISION}, [(23.870, 7.138)]),
+        ("resnet_152", "imagenet2012", {"origin": HUANG_2016_DEPTH, "epochs": 120}, [(21.78, None)]),
+    ],
+)
+def test_further_published_errors_say_in_fields_what_they_are(name, dataset, fields, errors):
+    found = NETWORKS[name].having(dataset=dataset, **fields)
+    assert [(result.test_error, result.top5_error) for result in found] == errors
 
 
 @pytest.mark.quick
 @pytest.mark.parametrize(
-    ("name", "dataset", "statistic", "errors"),
+    ("fields", "sentence"),
     [
-        ("wrn_28_10", "cifar100", "mean/std", [(19.25, None)]),
-        ("wrn_16_8", "svhn_cropped", "dropout 0.4", [(1.54, None)]),
-        ("preresnet_1001", "cifar10", "batch 64", [(4.62, None)]),
-        ("preresnet_1001", "cifar100", "median of 5", [(22.71, None)]),
-        ("densenet_100_12", "cifar100", "no augmentation", [(23.79, None)]),
-        ("densenet_bc_100_12", "svhn_cropped", "no augmentation", [(1.76, None)]),
-        ("highway_19", "cifar100", "best of 5", [(32.24, None)]),
-        ("highway_10_16", "mnist", "best of 5", [(0.57, None)]),
-        ("resnet_34", "imagenet2012", "10-crop", [(24.76, 7.35), (24.52, 7.46)]),
-        ("resnet_101", "imagenet2012", '10-crop 224, bottleneck_stride="1x1"', [(21.75, 6.05)]),
-        ("wrn_50_2", "imagenet2012", "1-crop", [(21.9, 6.03), (21.532, 5.914)]),
-        ("resnext_101_64x4d", "imagenet2012", "1-crop 320", [(19.1, 4.4)]),
-        ("densenet_169", "imagenet2012", "10-crop", [(22.08, 5.92)]),
+        ({}, "statistic not stated"),
+        ({"aggregate": "single"}, "single run"),
+        ({"aggregate": "single", "epoch": "last"}, "single run, last step"),
+        ({"aggregate": "mean", "runs": 10}, "mean of 10 runs"),
+        ({"aggregate": "median", "runs": 5, "whitened": True}, "median of 5, ZCA whitening"),
+        ({"aggregate": "best", "runs": 5, "mean": 6.61, "std": 0.16}, "best of 5 (mean 6.61 +- 0.16)"),
+        ({"aggregate": "median", "runs": 5, "mean": 4.69, "std": 0.2, "batch_size": 64},)
+        + ("median of 5 (mean 4.69 +- 0.20), batch 64",),
+        ({"augmented": False, "options": {"dropout_rate": 0.4}}, "statistic not stated, no augmentation, dropout 0.4"),
+        ({"epoch": "lowest_validation_error"}, "test error at the lowest validation error"),
+        ({"view": "ten_crops", "size": 224, "options": {"shortcut": "A"}}, '10-crop 224, shortcut="A"'),
+        ({"view": "one_crop"}, "1-crop"),
+        ({"view": "multi_scale"}, "multi-scale, fully convolutional"),
+        ({"view": "one_scale", "mirrored": True, "note": "VOC 2012 val"},)
+        + ("one scale, with mirrored images, VOC 2012 val",),
     ],
 )
-def test_further_published_errors_say_what_they_are(name, dataset, statistic, errors):
-    assert _published(name, dataset, statistic) == errors
+def test_a_published_number_is_put_into_words_from_its_fields(fields, sentence):
+    result = PublishedResult(5.0, dataset="cifar10", origin=HE_2016, place="table 3", **fields)
+    assert result.statistic == sentence
+    assert result.source == "He et al. 2016, arXiv 1603.05027, table 3"
+    written = result.to_json()
+    assert (written["value"], written["statistic"], written["origin"]) == (5.0, sentence, str(HE_2016))
+    assert {field: written[field] for field in fields} == fields and "top5_error" not in written
+
+
+@pytest.mark.quick
+def test_fields_of_published_numbers_agree_with_each_other():
+    for name, facts in NETWORKS.items():
+        for result in facts.results:
+            assert (result.runs is None) == (result.aggregate in ("single", "not_stated")), (name, result)
+            assert (result.mean is None) == (result.std is None), (name, result)
+            assert (result.view is None) <= (result.dataset != "imagenet2012" or result.epochs is not None), name
+            assert not result.whitened or result.dataset in ("cifar10", "cifar100"), (name, result)
+            if result.mean is not None:  # a median lies near the mean, the best of several below it
+                assert abs(result.value - result.mean) < 2.5 * result.std, (name, result)
+                assert result.aggregate != "best" or result.value < result.mean, (name, result)
+            create_model(name, **result.options)
 
 
 @pytest.mark.quick
@@ -233,8 +281,8 @@ def test_plain_networks_and_vgg_have_no_gates():
         ("resnet_21", "resnet_21: depth: expected 6 n \\+ 2 .* got 21; nearest are 20 and 26"),
         ("resnet_050", r"unknown model 'resnet_050'.*resnet_<6n\+2>, resnet_<18\|34\|50\|101\|152\|200>"),
         ("resnet_\uff12\uff10", "unknown model"),  # digits that int() reads, too
-        ("resnet20", "did you mean 'resnet_20'"),
-        ("ResNet_20", "did you mean 'resnet_20'"),
+        ("resnet20", "its name here is 'resnet_20'"),
+        ("ResNet_20", "its name here is 'resnet_20'"),
         ("plain_2", "got 2; nearest are 8 and 14"),
         ("plain_50", r"unknown model 'plain_50'.*plain_<6n\+2>, plain_<18\|34>"),  # 6 n + 2, but ImageNet's
         ("preresnet_111", r"expected 6 n \+ 2 .* or 9 n \+ 2 .* got 111; nearest with basic blocks are 110 and 116"),
@@ -248,8 +296,8 @@ def test_plain_networks_and_vgg_have_no_gates():
         ("highway_20", "did you mean 'highway_19'"),
         ("vgg_16", "did you mean 'vgg_15'"),
         ("wider_resnet_38", r"did you mean 'wider_resnet_38_a'.*wider_resnet_38_<a\|a1\|a2>"),
-        (" wrn_28_10", "did you mean 'wrn_28_10'"),
-        ("", r"unknown model '' \(names are resnet_.*, wrn_.*, vgg_15"),
+        (" wrn_28_10", "its name here is 'wrn_28_10'"),
+        ("", r"unknown model '' \(names are densenet_.*, resnet_.*, vgg_15.*RESJAX_PLUGINS"),
         (20, "unknown model '20'"),
     ],
 )

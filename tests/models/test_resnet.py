@@ -77,7 +77,7 @@ def test_zero_init_residual_starts_each_block_as_its_shortcut(block, last_norm):
         ({"stem_width": 0}, "stem_width: expected positive integers, got 0"),
         ({"block": "wide"}, "block: expected one of 'basic', 'bottleneck', got 'wide'"),
         ({"bottleneck_stride": "7x7"}, "bottleneck_stride: expected one of '1x1', '3x3', got '7x7'"),
-        ({"stem": "mnist"}, "stem: expected one of 'cifar', 'imagenet', got 'mnist'"),
+        ({"stem": "mnist"}, "stem: expected one of 'cifar', 'cifar_max_pool', 'imagenet', got 'mnist'"),
     ],
 )
 def test_wrong_fields_are_named(options, message):

@@ -10,6 +10,7 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from resjax import Gates, InputError, create_model
+from resjax.layers import BlockSpec
 from resjax.models import ResNeXt, convert_form, parameter_count, restack
 from resjax.models.resnext import FORMS
 
@@ -119,7 +120,9 @@ def test_counts_do_not_depend_on_the_form(form):
 @pytest.mark.parametrize("form", FORMS)
 def test_initial_kernels_have_the_spread_of_the_grouped_form(form, kernel_init, variance):
     cardinality, inner, features = 8, 128, 256
-    block = ResNeXt(base_width=16, form=form, kernel_init=kernel_init).residual_block(64)(name="block_1")
+    network = ResNeXt(base_width=16, form=form, kernel_init=kernel_init)
+    spec = BlockSpec(network.branch_convs(64), shortcut=network.shortcut)
+    block = network.make_block()(spec, name="block_1")
     variables = jax.jit(lambda key: block.init(key, jnp.zeros((1, 1, 1, 64)), Gates(), False))(jax.random.key(3))
     variables = {"params": {"block_1": variables["params"]}}
     block = convert_form(variables, "grouped_convolution", cardinality)["params"]["block_1"]

@@ -202,9 +202,9 @@ def test_every_norm_has_the_authors_epsilon(modules):
 
 def test_dropout_without_a_key_says_how():
     model = WiderResNet(**TINY, dropout_rates=(0.0, 0.5))
-    images = jnp.zeros((1, 8, 8, 3))
+    images = jnp.zeros((2, 8, 8, 3))
     variables = jax.eval_shape(model.init, jax.random.key(0), images)
-    with pytest.raises(InputError, match=r"dropout_rates=\(0.0, 0.5\) with train=True draws: pass rngs"):
+    with pytest.raises(InputError, match=r"dropout_rate=0.5 with train=True draws: pass rngs"):
         jax.eval_shape(lambda v: model.apply(v, images, train=True, mutable=["batch_stats"]), variables)
 
 

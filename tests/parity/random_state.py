@@ -2,7 +2,8 @@
 
 import jax
 import numpy as np
-import twins
+
+from tests.parity import twins
 
 torch = twins.torch
 
@@ -17,11 +18,6 @@ def randomize(state_dict, seed=0):
             elif array.ndim == 1:
                 positive = name.endswith(("running_var", "weight"))
                 array.uniform_(0.5 if positive else -0.5, 1.5 if positive else 0.5, generator=generator)
-
-
-def apply(function, *args):
-    """function(*args), compiled in haste: what is compared runs once."""
-    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})(*args)
 
 
 def to_nchw(images, dtype=torch.float32):

@@ -26,7 +26,7 @@ def _he(network, **options) -> Recipe:
 def _small_resnext() -> Config:
     """The recipe of ResNeXt-29 for a network of cardinality 4: the paper's own are of 8 and 16."""
     config = CONFIGS["resnext_29_8x64d"].config
-    return dataclasses.replace(config, model=dataclasses.replace(config.model, name="resnext_29_4x16d"))
+    return dataclasses.replace(config, model=config.model.replace(name="resnext_29_4x16d"))
 
 
 def _epochs(*numbers: int, batch: int) -> tuple[int, ...]:

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from experiments.figures import STYLE
+from experiments.runtime.figures import style
 
 WINDOW = 10
 
@@ -43,7 +43,7 @@ def summary(result: dict[str, Any]) -> dict[str, float]:
 
 _EXPLAINED = f"""# Recipes beside PyTorch
 
-`python -m tests.parity.recipes --data_dir DIR --folder experiments/ledger` trains our configs and a PyTorch program
+`python -m tests.parity.recipes --data_dir DIR --folder results` trains our configs and a PyTorch program
 that is written apart from them (`tests/parity/torch_program.py`) on the real CIFAR-10, in float32, with the same
 initial weights, order of images, crops and flips.
 
@@ -78,7 +78,7 @@ def markdown(results: dict[str, dict[str, Any]]) -> str:
 
 def draw(results: dict[str, dict[str, Any]]) -> bytes:
     """A panel for each recipe, as PNG: losses of both, and the distance of their means beside that of chaos."""
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(style()):
         figure = Figure(figsize=(11, 3.1 * -(-len(results) // 3)), layout="constrained")
         FigureCanvasAgg(figure)
         panels = figure.subplots(-(-len(results) // 3), 3, squeeze=False).ravel()

@@ -1,6 +1,6 @@
 """Our recipes beside the PyTorch program of `torch_program`, on the real CIFAR-10.
 
-    python -m tests.parity.recipes --data_dir DIR --folder experiments/ledger
+    python -m tests.parity.recipes --data_dir DIR --folder results
 
 On our side the named config runs as the command would run it: its network, optimizer, schedule and preprocessing, in
 the engine's compiled loop, from its own order of the images. Both sides share initial weights, that order, and the
@@ -26,11 +26,13 @@ import numpy as np
 import optax
 import tyro
 
-from experiments import cifar
 from experiments.configs.base import Config
-from experiments.environment import hardware
-from experiments.image_splits import load_splits
-from experiments.task import Task
+from experiments.inputs.images import preprocessing
+from experiments.inputs.splits import load_splits
+from experiments.runtime.backend import prepare_backend
+from experiments.runtime.machine import hardware
+from experiments.training.optimizer import build_optimizer
+from experiments.training.task import Task
 from resjax import train
 from resjax.data.augment import augment
 from resjax.models.stacking import restack
@@ -63,20 +65,20 @@ class Trajectory:
 def train_ours(case: Case, images: np.ndarray, labels: np.ndarray, steps: int, wanted: Callable[[int], bool]):
     """Trains `steps` steps of the config; keeps the state before and after each step that is `wanted`."""
     config, data = case.config, (images, labels)
-    model, optimizer, schedule = cifar.build(config, 10, len(images))
-    prepared = cifar.preprocessing(config, images)
+    model, (optimizer, schedule) = config.create_model(10), build_optimizer(config, len(images))
+    prepared = preprocessing(config, images)
     task = Task(model, optimizer, schedule, **prepared, train_data=data, test_data=data, title=config.model.name)
     devices = jax.devices()[:2]
     mesh = train.data_mesh(devices)
     sharding = train.state_sharding(jax.eval_shape(lambda: task.new_state(config)), mesh, False)
     state = jax.jit(lambda: task.new_state(config), out_shardings=sharding)()
-    feed = task.feed(config, [config.seed], mesh, devices, sharding, 0, print)
+    source = task.batch_source(config, [config.seed], mesh, devices, sharding, 0, print)
     zero = train.put_whole(task.zero, mesh)
     losses, errors, snapshots = [], [], {}
     for step in range(steps):
         if step == 0 or wanted(step) or wanted(step - 1):
             snapshots[step] = _snapshot(config, state)
-        state, totals = feed.train(state, zero, 0, step, 1)
+        state, totals = source.train(state, zero, 0, step, 1)
         losses.append(totals.mean_loss())
         errors.append(1 - totals.accuracy())
     snapshots[steps] = _snapshot(config, state)
@@ -207,7 +209,7 @@ def main(
       batch_size: another than the recipe's.
     """
     twins.torch.set_num_threads(2)
-    cifar.prepare_backend((128,), "auto")
+    prepare_backend((128,), "auto")
     file = folder / "parity.json"
     results = json.loads(file.read_text()) if file.exists() else {"recipes": {}, "compressed": {}}
     (images, labels), *_ = load_splits(dataclasses.replace(CASES["resnet_20"].config, data_dir=data_dir))

@@ -5,7 +5,7 @@ Written anew from what their code computes. They differ in names, in where a sho
 
 import collections
 
-import twins
+from tests.parity import twins
 
 torch = twins.torch
 nn, functional = torch.nn, torch.nn.functional

@@ -4,14 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import repository_networks as networks
-import twins
-from random_state import apply, randomize, to_nchw
 
 from resjax import load_torch_weights
 from resjax.models import DenseNet, PreActResNet, ResNet, ResNeXt, WideResNet
-
-pytestmark = pytest.mark.fully_compiled
+from tests.parity import repository_networks as networks
+from tests.parity import twins
+from tests.parity.random_state import randomize, to_nchw
 
 torch = twins.torch
 
@@ -49,7 +47,7 @@ def test_logits_are_the_repositories(name, in_float64):
     images = np.random.default_rng(0).normal(size=(2, 16, 24, 3))
     with torch.no_grad():
         expected = forward(to_nchw(images, torch.float64)).numpy()
-    logits = np.asarray(apply(model.apply, load_torch_weights(model, state), images))
+    logits = np.asarray(jax.jit(model.apply)(load_torch_weights(model, state), images))
     np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-11 * np.abs(expected).max())
 
 

@@ -5,11 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import twins
 
 from resjax.models import ResNet, WideResNet
-
-pytestmark = pytest.mark.fully_compiled
+from tests.parity import twins
 
 torch = twins.torch
 

@@ -71,8 +71,16 @@ def test_another_recipe_than_ours_is_seen(name, change, real_data_dir):
 
 @pytest.mark.slow
 def test_both_go_the_same_way_on_their_own(real_data_dir):
-    """In float32 a difference grows five-fold a step at the paper's rate; a dozen steps are still close."""
+    """A difference grows up to thirty-fold a step at the paper's rate: ours is of the size that rounding grows to.
+
+    PyTorch beside itself, from weights that differ by the rounding of float32, gives that size.
+    """
     case, data, ours = _compressed("resnet_20", real_data_dir)
-    theirs = recipes.train_program(case, *data, ours.snapshots[0], STEPS)
-    np.testing.assert_allclose(ours.losses[:3], theirs[:3], rtol=1e-3)
+    theirs, *rounded = (
+        recipes.train_program(case, *data, ours.snapshots[0], STEPS, perturbation)
+        for perturbation in (0.0, 6e-8, 1e-7, -1e-7)
+    )
+    grown = np.abs(np.array(rounded) - theirs).max(0)
+    np.testing.assert_array_less(np.abs(np.array(ours.losses) - theirs), 1e-5 + 10 * np.maximum.accumulate(grown))
+    np.testing.assert_allclose(ours.losses[:2], theirs[:2], rtol=1e-3)
     np.testing.assert_allclose(ours.losses, theirs, rtol=0.2)

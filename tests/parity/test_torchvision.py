@@ -8,14 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import twins
-from random_state import apply, assert_close, randomize, to_nchw
 
-from experiments.configs.imagenet_torchvision import TORCHVISION_CONFIGS
+from experiments.configs.imagenet.torchvision import TORCHVISION_CONFIGS
 from resjax import create_model, load_torch_weights
 from resjax.models import DenseNet, ResNet, ResNeXt
-
-pytestmark = pytest.mark.fully_compiled
+from tests.parity import twins
+from tests.parity.random_state import assert_close, randomize, to_nchw
 
 torch = twins.torch
 # Declares operators for detection, which fails on any build of torch but the one that torchvision was compiled for.
@@ -52,7 +50,7 @@ def test_logits_of_every_network(name):
     images = np.random.default_rng(0).normal(size=(1, size, size, 3)).astype(np.float32)
     with torch.no_grad():
         expected = net(to_nchw(images)).numpy()
-    logits = np.asarray(apply(model.apply, load_torch_weights(model, net.state_dict()), images))
+    logits = np.asarray(jax.jit(model.apply)(load_torch_weights(model, net.state_dict()), images))
     assert expected.shape == logits.shape == (1, 1000)
     np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
 
@@ -122,7 +120,7 @@ def test_training_of_small_networks(name, in_float64):
         gradients, (logits, statistics) = jax.grad(loss, has_aux=True)(variables["params"])
         return logits, statistics, gradients
 
-    logits, statistics, gradients = apply(run, variables, images)
+    logits, statistics, gradients = jax.jit(run)(variables, images)
     output = net.train()(to_nchw(images, torch.float64))
     torch.nn.functional.cross_entropy(output, torch.tensor(labels)).backward()
     after = load_torch_weights(model, net.state_dict())["batch_stats"]

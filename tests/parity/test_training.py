@@ -16,11 +16,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import twins
 
 from resjax import create_model
-from resjax.data.augment import Normalization
+from resjax.data.normalization import Normalization
 from resjax.train import create_state, make_train_step, sgd
+from tests.parity import twins
 
 pytestmark = pytest.mark.fully_compiled
 

@@ -7,7 +7,7 @@ import pytest
 
 from resjax import InputError, StochasticDepth, create_model, train
 from resjax.train.step import parts_of_batch
-from tests.train import problem
+from tests.helpers import problem
 
 BATCH = problem.images_and_labels(32)
 

@@ -7,7 +7,7 @@ from jax.sharding import PartitionSpec
 from resjax import create_model, train
 from resjax.layers import plain_convolutions
 from resjax.train.collectives import collective_bytes, collectives
-from tests.train import problem
+from tests.helpers import problem
 
 IMAGES = 64
 # The loss, and the number of correct images.

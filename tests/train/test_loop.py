@@ -10,7 +10,7 @@ import pytest
 
 from resjax import InputError, train
 from resjax.train import NO_FAILURE, Totals
-from tests.train import problem
+from tests.helpers import problem
 
 BATCH = 16
 

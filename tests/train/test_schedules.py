@@ -72,7 +72,7 @@ def test_per_epoch_holds_the_first_value_of_each_epoch():
     [
         ({"kind": "cosin"}, "expected one of constant, piecewise"),
         ({"kind": "piecewise", "boundaries": (60, 30)}, "ascending"),
-        ({"kind": "cosine", "cooldown_epochs": 3}, "cooldown_epochs: of constant and piecewise schedules alone"),
+        ({"kind": "cosine", "cooldown_epochs": 3}, "cooldown_epochs: only for constant and piecewise schedules"),
         ({"kind": "constant", "warmup": "square"}, "'linear' or 'constant', got 'square'"),
     ],
 )

@@ -7,7 +7,7 @@ import pytest
 from resjax import train
 from resjax.train import NO_FAILURE, Totals
 from resjax.train.collectives import collectives
-from tests.train import problem
+from tests.helpers import problem
 
 BATCH, IMAGES, SEEDS, RATE = 16, 160, (3, 4, 5), 0.01
 

@@ -1,9 +1,14 @@
 """Losses and counts of pixels against NumPy and scikit-learn; windows, scales and flips against whole images."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from sklearn.metrics import confusion_matrix as reference_confusion
 
 from resjax import InputError, train
@@ -36,15 +41,29 @@ def _reference(logits, labels, threshold, least):
     return -np.log(p[kept, labels[kept]]).sum() / count, (gradient / count).reshape(logits.shape), kept
 
 
-# The threshold alone; the least number; more than there are labels; every pixel.
-@pytest.mark.parametrize(("threshold", "least"), [(0.6, 10), (0.05, 60), (0.6, 10_000), (0.6, 0)])
-def test_hard_example_mining_equals_numpy_in_value_and_gradient(threshold, least):
-    logits = RNG.normal(0, 2, (2, 8, 8, CLASSES)).astype(np.float32)
-    labels = _labels((2, 8, 8))
+LOGITS = arrays(np.float32, (2, 4, 4, CLASSES), elements=st.floats(-4, 4, width=16), unique=True)
+
+
+def _label_arrays(*others):
+    return arrays(np.int32, (2, 4, 4), elements=st.sampled_from([*range(CLASSES), IGNORED, *others]))
+
+
+@functools.cache
+def _mined(threshold, least):
     objective = train.segmentation(CLASSES, 1, threshold, least)
-    loss, gradient = jax.jit(jax.value_and_grad(lambda x: objective(x, labels)[0]))(logits)
-    expected, expected_gradient, kept = _reference(logits, labels, threshold, least)
-    assert 0 < len(kept) and (least > 128 or len(kept) < (labels != IGNORED).sum())
+    return jax.jit(jax.value_and_grad(lambda logits, labels: objective(logits, labels)[0]))
+
+
+# The threshold alone; the least number; more than there are labels; every pixel.
+@settings(max_examples=30)
+@given(
+    logits=LOGITS,
+    labels=_label_arrays(),
+    threshold_and_least=st.sampled_from([(0.6, 3), (0.05, 15), (0.6, 10_000), (0.6, 0)]),
+)
+def test_hard_example_mining_equals_numpy_in_value_and_gradient(logits, labels, threshold_and_least):
+    loss, gradient = _mined(*threshold_and_least)(logits, labels)
+    expected, expected_gradient, _ = _reference(logits, labels, *threshold_and_least)
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
     np.testing.assert_allclose(gradient, expected_gradient, atol=1e-6)
 
@@ -95,22 +114,95 @@ def test_groups_learn_at_their_own_rates_and_biases_do_not_decay():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), updates, expected)
 
 
-def test_confusion_and_its_measures_equal_scikit_learn():
-    labels, predicted = _labels((3, 9, 7)), RNG.integers(0, CLASSES - 1, (3, 9, 7))  # the last is never predicted
-    confusion = jax.jit(lambda a, b: train.confusion_matrix(a, b, CLASSES + 1))(labels, predicted)
+_confusion = jax.jit(train.confusion_matrix, static_argnums=2)
+
+
+@settings(max_examples=50)
+@given(labels=_label_arrays(), predicted=arrays(np.int32, (2, 4, 4), elements=st.integers(0, CLASSES - 1)))
+def test_confusion_and_its_measures_equal_scikit_learn(labels, predicted):
+    """With one more class, neither there nor predicted."""
+    confusion = _confusion(labels, predicted, CLASSES + 1)
     counted = labels != IGNORED
-    expected = reference_confusion(labels[counted], predicted[counted], labels=range(CLASSES + 1))
+    expected = np.zeros((CLASSES + 1, CLASSES + 1), int)
+    if counted.any():
+        expected = reference_confusion(labels[counted], predicted[counted], labels=range(CLASSES + 1))
     np.testing.assert_array_equal(confusion, expected)
     totals = PixelTotals.zero(CLASSES + 1).replace(confusion=confusion)
-    assert totals.accuracy() == (labels == predicted)[counted].mean()
-    iou = [
-        ((labels == k) & (predicted == k)).sum() / (((labels == k) | (predicted == k)) & counted).sum()
-        for k in range(CLASSES)
-    ]
-    np.testing.assert_allclose(totals.class_iou()[:CLASSES], iou)
-    assert np.isnan(totals.class_iou()[CLASSES])  # neither there nor predicted
-    np.testing.assert_allclose(totals.mean_iou(), np.mean(iou))
-    assert PixelTotals.zero(3).mean_iou() == 0
+    if not counted.any():
+        assert totals.mean_iou() == 0
+        return
+    np.testing.assert_allclose(totals.accuracy(), (labels == predicted)[counted].mean())
+    both = [((labels == k) & (predicted == k)).sum() for k in range(CLASSES + 1)]
+    either = [(((labels == k) | (predicted == k)) & counted).sum() for k in range(CLASSES + 1)]
+    iou = [b / e if e else np.nan for b, e in zip(both, either, strict=True)]
+    np.testing.assert_allclose(totals.class_iou(), iou)
+    np.testing.assert_allclose(totals.mean_iou(), np.nanmean(iou))
+
+
+_objective = jax.jit(train.segmentation(CLASSES))
+_loss_and_gradient = jax.jit(jax.value_and_grad(lambda x, y: train.segmentation(CLASSES)(x, y)[0]))
+
+
+@settings(max_examples=20)
+@given(
+    logits=LOGITS,
+    labels=_label_arrays(),
+    wrong=st.sampled_from([-1, -128, CLASSES, CLASSES + 3, 254]),
+    others=arrays(bool, (2, 4, 4)),
+)
+def test_a_label_out_of_range_counts_nowhere_in_compiled_code_and_is_refused_outside(logits, labels, wrong, others):
+    others[0, 0, 0] = True
+    labels, predicted = np.where(others, wrong, labels), logits.argmax(-1)
+    cleaned = np.where(labels == wrong, IGNORED, labels)
+    expected = np.zeros((CLASSES, CLASSES), int)
+    counted = cleaned != IGNORED
+    np.add.at(expected, (cleaned[counted], predicted[counted]), 1)
+    np.testing.assert_array_equal(_confusion(labels, predicted, CLASSES), expected)
+    # As label of a prediction it moves no pixel to another row.
+    crossed = np.where(labels == wrong, wrong, predicted)
+    np.testing.assert_array_equal(_confusion(predicted, crossed, CLASSES).sum(), (labels != wrong).sum())
+
+    loss, gradient = _loss_and_gradient(logits, labels)
+    np.testing.assert_allclose(loss, _reference(logits, cleaned, 1.0, 10_000)[0], rtol=1e-5)
+    assert not gradient[labels == wrong].any()
+    np.testing.assert_array_equal(_objective(logits, labels)[1]["confusion"], expected)
+
+    count = lambda a, b: train.confusion_matrix(a, b, CLASSES)  # noqa: E731
+    objective = train.segmentation(CLASSES)
+    message = rf"labels: expected 0 .. {CLASSES - 1}, or {IGNORED}.*; got {wrong} at \(0, 0, 0\)"
+    for call in (lambda: count(labels, predicted), lambda: objective(logits, labels)):
+        with pytest.raises(InputError, match=message):
+            call()
+    with pytest.raises(InputError, match=f"labels: expected 0 .. {CLASSES - 1}; got {wrong}"):
+        count(predicted, crossed)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_labels_that_do_not_fit_the_logits_are_refused(compiled):
+    logits, labels = np.zeros((2, 4, 4, CLASSES), np.float32), np.zeros((2, 4, 4), np.int32)
+    wrapped = jax.jit if compiled else lambda function: function
+    for arguments, message in (
+        ((logits, labels[:1]), r"labels: expected the logits' shape \[2, 4, 4\], got \[1, 4, 4\]"),
+        ((logits, labels.astype(np.float32)), "labels: expected integers, got float32"),
+        ((logits[..., :3], labels), "num_classes: expected 3, as the network's logits have, got 5"),
+    ):
+        with pytest.raises(InputError, match=message):
+            wrapped(train.segmentation(CLASSES))(*arguments)
+    with pytest.raises(InputError, match=r"predicted: expected the labels' shape \[2, 4, 4\], got \[4, 4\]"):
+        wrapped(lambda a, b: train.confusion_matrix(a, b, CLASSES))(labels, labels[0])
+
+
+@pytest.mark.parametrize("classes", [0, 256])
+def test_a_number_of_classes_that_needs_the_label_of_ignored_pixels_is_refused(classes):
+    labels = np.zeros((1, 2, 2), np.int32)
+    for call in (
+        lambda: train.segmentation(classes),
+        lambda: train.confusion_matrix(labels, labels, classes),
+        lambda: train.make_segmentation_eval_step(None, None, classes),
+        lambda: train.pixel_cross_entropy(np.zeros((1, 2, 2, classes), np.float32), labels),
+    ):
+        with pytest.raises(InputError, match=f"num_classes: expected 1 to 255, .* got {classes}"):
+            call()
 
 
 def _pointwise(x):

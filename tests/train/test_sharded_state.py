@@ -6,7 +6,7 @@ import pytest
 
 from resjax import train
 from resjax.train.collectives import collective_bytes, collectives
-from tests.train import problem
+from tests.helpers import problem
 
 IMAGES, STEPS, BATCH = 128, 4, 32
 

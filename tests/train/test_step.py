@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from resjax import train
+from resjax import InputError, train
+from resjax.train.classification import count_correct
 from resjax.train.state import step_key
-from resjax.train.step import count_correct
-from tests.train import problem
+from tests.helpers import problem
 
 
 def _step(state, step, n=16):
@@ -18,7 +18,7 @@ def _step(state, step, n=16):
 
 
 def test_label_smoothing_is_cross_entropy_with_the_mixture():
-    network, optimizer, step = problem.build(label_smoothing=0.2)
+    network, optimizer, step = problem.build(objective=train.classification(0.2))
     state = problem.new_state(network, optimizer)
     images, labels = problem.images_and_labels(16)
     key, _ = jax.random.split(step_key(state.seed, state.step))
@@ -28,6 +28,43 @@ def test_label_smoothing_is_cross_entropy_with_the_mixture():
     log_p = np.asarray(jax.nn.log_softmax(logits))
     target = 0.8 * np.eye(10)[labels] + 0.02
     np.testing.assert_allclose(_step(state, step)[1]["loss"], -(target * log_p).sum(1).mean(), rtol=1e-4)
+
+
+@pytest.mark.parametrize("wrong", [-1, 4, 100])
+def test_a_label_that_is_no_class_makes_the_loss_nan_in_compiled_code_and_is_refused_outside(wrong):
+    """One-hot vectors are zero there and indices wrap: either loss would look like any other."""
+    logits = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
+    labels = np.array([0, 1, 2, 3, 0, wrong])
+    targets = jax.nn.one_hot(labels, 4)
+
+    class Fixed(nn.Module):
+        def __call__(self, images, train=False):
+            return jnp.asarray(logits) + 0 * images.mean((1, 2))
+
+    images, valid = np.zeros((6, 2, 2, 4), np.uint8), np.ones(6, bool)
+    normalize = lambda images: images / 255  # noqa: E731
+    evaluate = jax.jit(train.make_eval_step(Fixed(), normalize))
+    crops = jax.jit(train.make_crops_eval_step(Fixed(), normalize))
+    for objective in (train.classification(0.1), train.top_classification()):
+        loss, counts = jax.jit(objective)(logits, targets, labels)
+        assert np.isnan(loss) and counts["correct"] == (logits.argmax(1) == labels).sum()
+        assert np.isfinite(jax.jit(objective)(logits[:5], targets[:5], labels[:5])[0])
+        with pytest.raises(InputError, match=rf"labels: expected 0 .. 3; got {wrong} at \(5,\)"):
+            objective(logits, targets, labels)
+    for step in (evaluate, crops):
+        sums = step({}, (images, labels), valid)
+        assert np.isnan(sums["loss"]) and sums["correct"] == (logits.argmax(1) == labels).sum()
+        # A row behind the end of the images counts for nothing, whatever its label.
+        assert np.isfinite(step({}, (images, labels), labels != wrong)["loss"])
+
+
+def test_labels_of_another_shape_or_kind_are_refused():
+    logits, labels = np.zeros((6, 4), np.float32), np.zeros(6, np.int32)
+    objective = jax.jit(train.classification())
+    with pytest.raises(InputError, match=r"labels: expected the shape \[6\], got \[6, 1\]"):
+        jax.jit(count_correct)(logits, labels[:, None])
+    with pytest.raises(InputError, match="labels: expected integers, got float32"):
+        objective(logits, np.zeros((6, 4), np.float32), labels.astype(np.float32))
 
 
 def test_what_differs_between_epochs_is_told_the_epoch():
@@ -100,12 +137,13 @@ def test_gradient_norm_is_that_of_the_loss_without_decay():
     state = problem.new_state(network, optimizer)
     plain = train.sgd(1.0, momentum=0.0)
     state = state.replace(opt_state=plain.init(state.params))
-    new, metrics = _step(state, train.make_train_step(network, plain, problem.prepare))
+    means = {"of_stem": lambda gradients: jnp.abs(gradients["stem"]["conv"]["kernel"]).mean()}
+    new, metrics = _step(state, train.make_train_step(network, plain, problem.prepare, gradient_metrics=means))
     moved = jax.tree.map(lambda a, b: np.asarray(a - b, np.float64), state.params, new.params)
     norm = np.sqrt(sum((leaf**2).sum() for leaf in jax.tree.leaves(moved)))
     np.testing.assert_allclose(metrics["gradient_norm"], norm, rtol=1e-4)
     first = np.abs(moved["stem"]["conv"]["kernel"]).mean()
-    np.testing.assert_allclose(metrics["first_layer_gradient"], first, rtol=1e-4)
+    np.testing.assert_allclose(metrics["gradient_means"]["of_stem"], first, rtol=1e-4)
 
 
 def test_count_correct_counts_valid_images_only():
@@ -123,3 +161,28 @@ def test_training_lowers_the_loss_on_learnable_images():
         state, metrics = _step(state, step, n=64)
         losses.append(float(metrics["loss"]))
     assert np.mean(losses[-5:]) < 0.6 * losses[0]
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize(
+    "prepare, message",
+    [
+        (lambda images: images, r"does not take 3 arguments"),
+        (
+            lambda key, images, labels: images / 255.0,
+            "returned .*Tracer, no pair",
+        ),
+        (lambda key, images, labels: (images, labels), r"returned images of uint8 \[4, 8, 8, 3\] for 4 images"),
+        (
+            lambda key, images, labels: (images / 255.0, labels),
+            r"returned targets of int32 \[4\]: jax.nn.one_hot\(labels, K\) makes them",
+        ),
+    ],
+)
+def test_a_wrong_prepare_is_told_what_it_takes_and_returns(prepare, message):
+    network, optimizer, _ = problem.build()
+    step = train.make_train_step(network, optimizer, prepare)
+    state = jax.eval_shape(lambda: problem.new_state(network, optimizer))
+    with pytest.raises(InputError, match=message) as error:
+        jax.eval_shape(step, state, problem.images_and_labels(4))
+    assert "prepare(key, images, labels) -> (float images [N, H, W, C], targets)" in str(error.value)

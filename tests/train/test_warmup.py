@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from resjax import InputError, train
-from tests.train import problem
+from tests.helpers import problem
 
 
 def _numpy(errors, until, factor):

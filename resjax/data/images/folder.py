@@ -1,50 +1,60 @@
-"""Folders of class folders: `DIR/train/CLASS/*.jpg` and `DIR/val/CLASS/*.jpg`, or `DIR/CLASS/*.jpg` to be split.
+"""Folders of images: `DIR/train/CLASS/IMAGE` and `DIR/val/CLASS/IMAGE`, or `DIR/CLASS/IMAGE` to be split.
 
-The first look at a folder lists every file and reads its first bytes. The list is kept in the user's cache directory
-for as long as no folder in it changes.
+`resjax.data.images.layout` lists the other layouts that are read.
 """
 
-import concurrent.futures
 import hashlib
-import io
-import logging
 import os
-import tempfile
-import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
-import platformdirs
 
-from resjax.data.images.encoded import EXTENSIONS, BrokenImage, looks_like_an_image
-from resjax.data.images.source import ImageDataset
-from resjax.errors import InputError
+from resjax.data.images.encoded import LARGEST_FILE, READ_FORMATS, BrokenImage
+from resjax.data.images.labels import expected_lists, find_list, read_labelled
+from resjax.data.images.layout import (
+    TEST,
+    TRAIN,
+    VAL,
+    Index,
+    find_splits,
+    first,
+    flat_images,
+    passed_over_note,
+    read_classes,
+    split_role,
+)
+from resjax.data.images.listing import list_images
+from resjax.data.images.source import EvaluationImages, ImageDataset
+from resjax.errors import InputError, printable, unknown_name
 
-_log = logging.getLogger(__name__)
-_FORMAT = 1
-_TRAIN_NAMES = ("train", "training")
-_TEST_NAMES = ("val", "valid", "validation", "test")
-_THREADS = 16
+HELD_OUT, ALL = "held_out", "all"
+SPLITS = (VAL, TEST, TRAIN, HELD_OUT, ALL)
 
 
 class FolderImages:
     """Some of the files below a folder, with their labels.
 
     Args:
-      folder: that the files lie below.
-      files: relative paths, encoded by the file system's encoding, bytes [N].
-      labels: int32 [N].
+      index: all files.
+      chosen: bool [N], which of the files; None for all.
+      labels: int32 [N], if they differ from those of `index`.
     """
 
-    def __init__(self, folder: Path, files: np.ndarray, labels: np.ndarray):
-        self._folder, self._files, self._labels = str(folder), files, labels
+    def __init__(self, index: Index, chosen: np.ndarray | None = None, labels: np.ndarray | None = None):
+        chosen = np.ones(len(index.files), bool) if chosen is None else chosen
+        self._folder, self._classes = str(index.folder), index.class_names
+        self._files, self._sizes, self._own = index.files[chosen], index.sizes[chosen], index.labels[chosen]
+        self._heads = index.heads[chosen]
+        self._labels = self._own if labels is None else labels[chosen]
 
     def __len__(self) -> int:
         return len(self._files)
 
     def read(self, index: int) -> tuple[bytes, int]:
+        if self._sizes[index] > LARGEST_FILE:
+            raise BrokenImage(f"has {self._sizes[index]:,} bytes, more than an image")
         try:
             with open(self.name(index), "rb") as file:
                 return file.read(), int(self._labels[index])
@@ -54,224 +64,229 @@ class FolderImages:
     def name(self, index: int) -> str:
         return os.path.join(self._folder, os.fsdecode(bytes(self._files[index])))
 
+    def positions_in(self, other: "FolderImages") -> list[int]:
+        """Positions of the images that `other` also has, byte for byte, under any name and class."""
+        heads = [set(images._size_and_head()) for images in (self, other)]
+        alike = heads[0] & heads[1]
+        there = {other._digest(i) for i, key in enumerate(other._size_and_head()) if key in alike} - {None}
+        return [i for i, key in enumerate(self._size_and_head()) if key in alike and self._digest(i) in there]
 
-class Index(NamedTuple):
-    """The images below a folder of class folders, in sorted order.
+    def _size_and_head(self) -> Iterator[tuple[int, int]]:
+        return zip(self._sizes.tolist(), self._heads.tolist(), strict=True)
 
-    Attributes:
-      class_names: of the class folders, sorted.
-      files: relative paths, bytes [N].
-      labels: int32 [N].
-      broken: files that say they are images, and are not: (path, reason).
-    """
+    def _digest(self, index: int) -> bytes | None:
+        try:
+            return hashlib.sha256(self.read(index)[0]).digest()
+        except BrokenImage:  # gone since; reading it says so
+            return None
 
-    class_names: tuple[str, ...]
-    files: np.ndarray
-    labels: np.ndarray
-    broken: tuple[tuple[str, str], ...]
+    def describe(self) -> dict[str, Any]:
+        names = [os.fsencode(name) for name in self._classes]
+        rows = zip(self._files.tolist(), self._sizes.tolist(), self._own.tolist(), strict=True)
+        lines = sorted(b"%b\0%d\0%b\n" % (file, size, names[label]) for file, size, label in rows)
+        counts = np.bincount(self._own, minlength=len(names))
+        return {
+            "images": len(lines),
+            "per_class": {name: int(count) for name, count in zip(self._classes, counts, strict=True)},
+            "fingerprint": hashlib.sha256(b"".join(lines)).hexdigest(),
+        }
 
 
-def open_folder(folder: str | os.PathLike, validation_share: float = 0.1, split_seed: int = 0) -> ImageDataset:
-    """The images of a folder.
+def open_folder(
+    folder: str | os.PathLike, validation_fraction: float = 0.1, split_seed: int = 0, must_have_split: bool = False
+) -> ImageDataset:
+    """The images of a folder to train and to test on.
 
-    With folders `train` and `val` (or `valid`, `validation`, `test`) in it, which hold class folders, those are the
-    splits. Otherwise it, or its `train`, is split at random: the same share of each class.
+    With folders `train` and `val` in it (or `Training`, `seg_train`, `validation`, .. in any case), those are the
+    splits; without `val`, `test` is used. Otherwise the folder, or its `train`, is split at random, by class.
 
     Args:
       folder: the folder.
-      validation_share: share of the images to test on, where the folder has no split of its own.
-      split_seed: of that split.
+      validation_fraction: fraction of each class to test on, if the folder has no split of its own.
+      split_seed: seed of that split.
+      must_have_split: whether a folder without images to test on is an error.
 
     Raises:
-      InputError: for a folder that cannot be read, has no class folders, a class without an image, or splits whose
-        classes differ; the message names the folder.
+      InputError: for a folder that cannot be read or understood, a class without an image, or splits whose classes
+        differ; the message names the folder.
     """
-    folder = Path(folder).expanduser()
-    if not folder.is_dir():
-        raise InputError(f"{folder}: {'is no folder' if folder.exists() else 'does not exist'}; give a folder of class"
-                         " folders of JPEG, PNG or WebP files")  # fmt: skip
-    if not 0 < validation_share < 1:
-        raise InputError(f"validation_share: expected a number in (0, 1), got {validation_share}")
+    folder = _existing(folder)
+    if not 0 < validation_fraction < 1:
+        raise InputError(f"validation_fraction: expected a number in (0, 1), got {validation_fraction}")
     try:
-        train_folder, test_folder = _split_folder(folder, _TRAIN_NAMES), _split_folder(folder, _TEST_NAMES)
-        if train_folder is None:
-            index = _nonempty(index_folder(folder), folder)
-            return _divided(folder, index, validation_share, split_seed)
-        train = _nonempty(index_folder(train_folder), train_folder)
-        if test_folder is None:
-            return _divided(train_folder, train, validation_share, split_seed)
-        return _official(folder, train_folder, train, test_folder, index_folder(test_folder))
+        splits, beside = find_splits(folder)
+        if not splits and not must_have_split:
+            return _divided(folder, read_classes(folder), validation_fraction, split_seed, ())
+        if TRAIN not in splits:
+            there = f"it has {', '.join(path.name for path in splits.values())}, but " if splits else ""
+            raise InputError(f"{folder}: {there}no folder `train` of class folders to train on")
+        notes: tuple[str, ...] = (f"{folder}: not read, beside the splits: {first(beside)}",) if beside else ()
+        train = read_classes(splits[TRAIN])
+        if VAL in splits:
+            if TEST in splits:
+                notes += (f"{folder}: tested on {splits[VAL].name}; {splits[TEST].name} is not read",)
+            return _official(folder, train, _labelled(splits[VAL], VAL, train.class_names, single=True), VAL, notes)
+        if TEST in splits:
+            try:
+                test = _labelled(splits[TEST], TEST, train.class_names, single=True)
+            except _Unlabelled as error:
+                notes += (f"{error}; it is not read",)
+            else:
+                return _official(folder, train, test, TEST, notes)
+        if must_have_split:
+            raise InputError(f"{folder}: has no folder `val` of labelled images to test on")
+        return _divided(folder, train, validation_fraction, split_seed, notes)
     except OSError as error:
         raise InputError(f"{folder}: cannot be read ({error}); check its permissions") from error
 
 
-def _official(folder, train_folder, train, test_folder, test) -> ImageDataset:
-    unknown = sorted(set(test.class_names) - set(train.class_names))
-    if unknown:
-        raise InputError(
-            f"{test_folder}: has classes that {train_folder} has not: {_first(unknown)}; both need the same class"
-            " folders (in ImageNet's archive of the validation images they are not in class folders yet)"
+def evaluation_folder(
+    folder: str | os.PathLike, split: str | None = None, validation_fraction: float = 0.1, split_seed: int = 0
+) -> EvaluationImages:
+    """The images of a folder to evaluate on. It need not hold training images.
+
+    Args:
+      folder: with split folders, or a split folder itself, or a bare folder of class folders.
+      split: "val", "test" or "train", which are folders; "held_out", the images that `open_folder` tests on if there
+        are no such folders; "all", every image of a folder of class folders. None takes the first of val, test and all
+        that is there.
+      validation_fraction, split_seed: for "held_out", the values that the network was trained with.
+
+    Raises:
+      InputError: for a folder or split that is missing or has an unknown layout.
+    """
+    folder = _existing(folder)
+    if split is not None and split not in SPLITS:
+        raise unknown_name("split", split, SPLITS)
+    try:
+        splits, _ = find_splits(folder)
+        if split == HELD_OUT:
+            found = open_folder(folder, validation_fraction, split_seed)
+            if found.test_split != HELD_OUT:
+                raise InputError(f"{folder}: no images are held out: it has a split {found.test_split} of its own")
+            description = f"{folder}: {len(found.test):,} images held out, {found.num_classes:,} classes"
+            known = {name: getattr(found, name) for name in ("class_names", "notes", "broken", "oriented")}
+            return EvaluationImages(images=found.test, split=split, description=description, **known)
+        if not splits:
+            if split not in (None, ALL) and split_role(folder.name) != split:
+                raise InputError(f"{folder}: has no folder `{split}`; without --split all of its images are taken")
+            role = split_role(folder.name)
+            index = _labelled(folder, role or VAL, None, single=True)
+            return _evaluation(folder, index, split or ALL, ())
+        chosen = split or next((name for name in (VAL, TEST) if name in splits), None)
+        if chosen is None or chosen == ALL or chosen not in splits:
+            there = ", ".join(f"{path.name} (--split {role})" for role, path in splits.items())
+            asked = f"has no split {chosen!r}" if split else "has neither val nor test"
+            raise InputError(
+                f"{folder}: {asked}; it has {there}; --split held_out takes the images that a network trained on it"
+                " was tested on"
+            )
+        train = None
+        if TRAIN in splits and flat_images(list_images(splits[chosen])):
+            train = read_classes(splits[TRAIN]).class_names
+        notes: tuple[str, ...] = ()
+        if split is None and VAL in splits and TEST in splits:
+            notes = (f"{folder}: evaluated on {splits[VAL].name}; --split test takes {splits[TEST].name}",)
+        return _evaluation(folder, _labelled(splits[chosen], chosen, train, single=True), chosen, notes)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be read ({error}); check its permissions") from error
+
+
+class _Unlabelled(InputError):
+    """A folder of images without classes."""
+
+
+def _existing(folder: str | os.PathLike) -> Path:
+    folder = Path(os.path.expanduser(folder))
+    if not os.path.isdir(folder):
+        raise InputError(f"{printable(folder, 300)}: {'is no folder' if os.path.exists(folder) else 'does not exist'};"
+                         f" give a folder of class folders of images ({READ_FORMATS})")  # fmt: skip
+    return folder
+
+
+def _labelled(folder: Path, role: str, class_names: Sequence[str] | None, single: bool = False) -> Index:
+    """The images of a split, labelled by its class folders or by a list."""
+    listing = list_images(folder)
+    if not flat_images(listing) or (class_names is not None and set(listing.directories) & set(class_names)):
+        return read_classes(folder, single, listing)
+    path = find_list(folder, role)
+    if path is None:
+        raise _Unlabelled(
+            f"{folder}: holds {len(listing.files):,} images and nothing says their classes; expected"
+            f" {expected_lists(folder)}"
         )
-    if not len(test.files):
-        raise InputError(f"{test_folder}: its class folders hold no image")
-    missing = sorted(set(train.class_names) - {test.class_names[label] for label in np.unique(test.labels)})
-    notes = (f"{test_folder} has no image of {len(missing)} classes: {_first(missing)}",) if missing else ()
-    labels = np.array([train.class_names.index(name) for name in test.class_names], np.int32)[test.labels]
-    return ImageDataset(
-        FolderImages(train_folder, train.files, train.labels),
-        FolderImages(test_folder, test.files, labels),
-        train.class_names,
-        f"{folder}: {len(train.files):,} images to train on and {len(test.files):,} to test on,"
-        f" {len(train.class_names):,} classes",
-        notes,
-        train.broken + test.broken,
+    return read_labelled(folder, listing, path, class_names)
+
+
+def _evaluation(folder: Path, index: Index, split: str, notes: tuple[str, ...]) -> EvaluationImages:
+    of = folder if split == ALL else f"{folder}, {split}"
+    return EvaluationImages(
+        images=FolderImages(index),
+        class_names=index.class_names,
+        split=split,
+        description=f"{of}: {len(index.files):,} images of {len(index.class_names):,} classes",
+        notes=(*notes, *index.notes, *passed_over_note(folder, [index])),
+        broken=index.broken,
+        oriented=index.oriented,
     )
 
 
-def _divided(folder: Path, index: Index, share: float, seed: int) -> ImageDataset:
-    """A random share of each class to test on, at least one image of each."""
+def _official(folder: Path, train: Index, test: Index, split: str, notes: tuple[str, ...]) -> ImageDataset:
+    unknown = sorted(set(test.class_names) - set(train.class_names))
+    if unknown:
+        raise InputError(
+            f"{test.folder}: has classes that {train.folder} has not: {first(unknown)}; both need the same class names"
+        )
+    missing = sorted(set(train.class_names) - {test.class_names[label] for label in np.unique(test.labels)})
+    if missing:
+        notes += (f"{test.folder} has no image of {len(missing)} classes: {first(missing)}",)
+    numbers = {name: label for label, name in enumerate(train.class_names)}
+    labels = np.array([numbers[name] for name in test.class_names], np.int32)[test.labels]
+    training, tested = FolderImages(train), FolderImages(test, labels=labels)
+    notes += _repeated_note(training, tested)
+    return ImageDataset(
+        train=training,
+        test=tested,
+        class_names=train.class_names,
+        description=f"{folder}: {len(train.files):,} images to train on and {len(test.files):,} to test on,"
+        f" {len(train.class_names):,} classes",
+        test_split=split,
+        notes=(*notes, *train.notes, *test.notes, *passed_over_note(folder, [train, test])),
+        broken=train.broken + test.broken,
+        oriented=train.oriented + test.oriented,
+    )
+
+
+def _repeated_note(train: FolderImages, test: FolderImages) -> tuple[str, ...]:
+    repeated = test.positions_in(train)
+    if not repeated:
+        return ()
+    return (
+        f"{len(repeated):,} of {len(test):,} test images are training images, too, for example"
+        f" {test.name(repeated[0])}: the error on them says nothing of new images",
+    )
+
+
+def _divided(folder: Path, index: Index, fraction: float, seed: int, notes: tuple[str, ...]) -> ImageDataset:
+    """A random fraction of each class to test on, at least one image of each."""
     tested = np.zeros(len(index.files), bool)
     for label, name in enumerate(index.class_names):
         members = np.flatnonzero(index.labels == label)
         if len(members) < 2:
-            raise InputError(f"{folder / name}: one image alone cannot be split into training and test images")
-        count = min(max(round(share * len(members)), 1), len(members) - 1)
+            raise InputError(
+                f"{index.folder / name}: one image alone cannot be split into training and test images; add images"
+            )
+        count = min(max(round(fraction * len(members)), 1), len(members) - 1)
         tested[np.random.default_rng((seed, label)).permutation(members)[:count]] = True
-    train, test = (FolderImages(folder, index.files[part], index.labels[part]) for part in (~tested, tested))
+    train, test = (FolderImages(index, part) for part in (~tested, tested))
+    held_out = f"{folder} has no split of its own: {len(test):,} images, {fraction:.0%} of each class, are tested on"
     return ImageDataset(
-        train,
-        test,
-        index.class_names,
-        f"{folder}: {len(index.files):,} images, {len(index.class_names):,} classes",
-        (f"{folder} has no split of its own: {len(test):,} images, {share:.0%} of each class, are tested on",),
-        index.broken,
+        train=train,
+        test=test,
+        class_names=index.class_names,
+        description=f"{folder}: {len(index.files):,} images, {len(index.class_names):,} classes",
+        test_split=HELD_OUT,
+        notes=(held_out, *notes, *_repeated_note(train, test), *index.notes, *passed_over_note(folder, [index])),
+        broken=index.broken,
+        oriented=index.oriented,
     )
-
-
-def _nonempty(index: Index, folder: Path) -> Index:
-    if not index.class_names:
-        raise InputError(f"{folder}: holds no class folders; expected {folder}/CLASS/IMAGE, images being"
-                         f" {', '.join(EXTENSIONS)}")  # fmt: skip
-    empty = sorted(set(range(len(index.class_names))) - set(index.labels.tolist()))
-    if empty:
-        raise InputError(
-            f"{folder}: no image in {_first([index.class_names[label] for label in empty])}; remove these class folders"
-            f" or add images ({', '.join(EXTENSIONS)})"
-        )
-    return index
-
-
-def _split_folder(folder: Path, names: Iterable[str]) -> Path | None:
-    """The first of `names` that holds folders; a class called "train" holds images."""
-    return next((path for name in names if (path := folder / name).is_dir() and _folders(path)), None)
-
-
-def _folders(path: Path) -> list[str]:
-    return sorted(entry.name for entry in os.scandir(path) if entry.is_dir() and not entry.name.startswith("."))
-
-
-def index_folder(folder: Path) -> Index:
-    """Lists the images of a folder of class folders, from the cache where nothing changed."""
-    folder = folder.resolve()
-    path = _cache_path(folder)
-    index = _read_cache(path, folder)
-    if index is None:
-        directories, index = _list(folder)
-        _write_cache(path, directories, index)
-    return index
-
-
-def _list(folder: Path) -> tuple[dict[str, int], Index]:
-    """Every directory with its time of change, and the index."""
-    _log.info("%s: listing its images, once", folder)
-    directories, files, labels = {str(folder): folder.stat().st_mtime_ns}, [], []
-    class_names = _folders(folder)
-    for label, name in enumerate(class_names):
-        for parent, below, names in os.walk(folder / name):
-            below[:] = sorted(directory for directory in below if not directory.startswith("."))
-            directories[parent] = os.stat(parent).st_mtime_ns
-            found = sorted(n for n in names if n.lower().endswith(EXTENSIONS) and not n.startswith("."))
-            files += [os.path.relpath(os.path.join(parent, n), folder) for n in found]
-            labels += [label] * len(found)
-    paths = [os.path.join(folder, file) for file in files]
-    with concurrent.futures.ThreadPoolExecutor(_THREADS) as threads:
-        reasons = list(threads.map(_why_broken, paths, chunksize=256))
-    sound = [position for position, reason in enumerate(reasons) if reason is None]
-    broken = tuple((path, reason) for path, reason in zip(paths, reasons, strict=True) if reason is not None)
-    names = np.array([os.fsencode(files[position]) for position in sound], np.bytes_)
-    return directories, Index(tuple(class_names), names, np.array(labels, np.int32)[sound], broken)
-
-
-def _why_broken(path: str) -> str | None:
-    """What shows without decoding that a file is no image, or None."""
-    try:
-        with open(path, "rb") as file:
-            head = file.read(12)
-    except OSError as error:
-        return error.strerror or str(error)
-    if not head:
-        return "empty"
-    return None if looks_like_an_image(head) else "neither JPEG, PNG nor WebP"
-
-
-def _cache_path(folder: Path) -> Path:
-    key = hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
-    return platformdirs.user_cache_path("resjax") / "folders" / f"{folder.name}-{key}.npz"
-
-
-def _read_cache(path: Path, folder: Path) -> Index | None:
-    try:
-        with np.load(path, allow_pickle=False) as saved:
-            if saved["format"] != _FORMAT:
-                return None
-            for directory, changed in zip(_strings(saved["directories"]), saved["changed"].tolist(), strict=True):
-                if os.stat(directory).st_mtime_ns != changed:
-                    return None
-            broken = list(zip(_strings(saved["broken"]), _strings(saved["reasons"]), strict=True))
-            # A file may have been repaired in place, which no directory tells.
-            if any(_why_broken(file) != reason for file, reason in broken):
-                return None
-            return Index(tuple(_strings(saved["class_names"])), saved["files"], saved["labels"], tuple(broken))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        _log.warning("%s: unreadable index (%s); listing %s again", path, error, folder)
-        return None
-
-
-def _write_cache(path: Path, directories: dict[str, int], index: Index) -> None:
-    buffer = io.BytesIO()
-    np.savez(
-        buffer,
-        format=_FORMAT,
-        directories=_bytes(directories),
-        changed=np.array(list(directories.values()), np.int64),
-        class_names=_bytes(index.class_names),
-        files=index.files,
-        labels=index.labels,
-        broken=_bytes(path for path, _ in index.broken),
-        reasons=_bytes(reason for _, reason in index.broken),
-    )
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, suffix=".tmp", delete=False) as file:
-            temporary = Path(file.name)
-            file.write(buffer.getvalue())
-        temporary.replace(path)
-    except OSError as error:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-        _log.warning("%s: the index cannot be kept (%s)", path, error)
-
-
-def _bytes(texts: Iterable[str]) -> np.ndarray:
-    return np.array([os.fsencode(text) for text in texts], np.bytes_)
-
-
-def _strings(array: np.ndarray) -> list[str]:
-    return [os.fsdecode(text) for text in array.tolist()]
-
-
-def _first(names: list[str], most: int = 5) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")

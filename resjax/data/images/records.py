@@ -1,21 +1,22 @@
-"""Images in directories that TensorFlow Datasets prepared, as `array_record` or `tfrecord`: read by position.
+"""Reads images by position from directories that TensorFlow Datasets prepared as `array_record` or `tfrecord`.
 
-A shard is opened when a worker first needs it. Checksums of single TFRecords are not compared: JPEG's decoder tells.
+A shard is opened when a worker first needs it. The checksum of every record is verified.
 """
 
+import hashlib
 import os
 import struct
 import threading
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from resjax.data.formats.tfds_directory import Shards, example_features
+from resjax.data.formats.tfrecord import record_checksum, record_spans
 from resjax.data.images.encoded import BrokenImage
-from resjax.data.tfds_directory import Shards, example_features
 from resjax.errors import InputError
 
-_HEADER = struct.Struct("<QI")
-_FOOTER_BYTES = 4
+_FOOTER = struct.Struct("<I")
 
 
 class RecordImages:
@@ -26,24 +27,24 @@ class RecordImages:
       num_classes: labels are 0 .. num_classes - 1.
 
     Raises:
-      InputError: for a shard that is missing or truncated.
+      InputError: for a shard that is truncated.
     """
 
     def __init__(self, shards: Shards, num_classes: int):
         self._paths, self._format = [str(path) for path in shards.paths], shards.file_format
         self._num_classes = num_classes
         self._ends = np.cumsum(shards.lengths)
-        for path in self._paths:
-            if not os.path.isfile(path):
-                raise InputError(f"{path}: missing; delete the folder {Path(path).parent} and prepare or copy it again")
         if self._format == "tfrecord":
             self._offsets = [_offsets(path, length) for path, length in zip(self._paths, shards.lengths, strict=True)]
-        elif self._format != "array_record":
-            raise InputError(f"{self._paths[0]}: file format {self._format!r}; prepare it as array_record or tfrecord")
         self._open()
 
-    def _open(self):
-        self._readers, self._lock = {}, threading.Lock()
+    def _open(self) -> None:
+        self._readers: dict[int, Any] = {}
+        self._lock = threading.Lock()
+
+    def __del__(self):
+        for reader in self.__dict__.get("_readers", {}).values():
+            reader.close()
 
     def __getstate__(self):
         return {key: value for key, value in self.__dict__.items() if key not in ("_readers", "_lock")}
@@ -60,17 +61,24 @@ class RecordImages:
             features = example_features(self._record(*self._place(index)))
             label = features["label"].int64_list.value[0]
             image = features["image"].bytes_list.value[0]
-        except Exception as error:  # A C++ reader and protobuf promise no types.
+        except Exception as error:  # The C++ reader and protobuf promise no exception types.
             raise BrokenImage(f"unreadable record: {(str(error) or type(error).__name__).splitlines()[0]}") from error
         if not 0 <= label < self._num_classes:
             raise BrokenImage(f"its label is {label}, expected 0 to {self._num_classes - 1}")
         return image, label
 
+    def describe(self) -> dict[str, Any]:
+        lengths = np.diff(self._ends, prepend=0).tolist()
+        files = [(os.path.basename(path), os.path.getsize(path), length)
+                 for path, length in zip(self._paths, lengths, strict=True)]  # fmt: skip
+        fingerprint = hashlib.sha256(repr(sorted(files)).encode()).hexdigest()
+        return {"images": len(self), "per_class": None, "fingerprint": fingerprint}
+
     def name(self, index: int) -> str:
         shard, record = self._place(index)
         return f"{self._paths[shard]}, record {record}"
 
-    def _place(self, index):
+    def _place(self, index: int) -> tuple[int, int]:
         shard = int(np.searchsorted(self._ends, index, side="right"))
         return shard, index - (int(self._ends[shard - 1]) if shard else 0)
 
@@ -82,9 +90,13 @@ class RecordImages:
         if self._format == "array_record":
             return reader.read([record])[0]
         start, length = self._offsets[shard][record]
-        return os.pread(reader.fileno(), int(length), int(start))
+        framed = os.pread(reader.fileno(), int(length) + _FOOTER.size, int(start))
+        data, checksum = framed[: int(length)], framed[int(length) :]
+        if len(checksum) != _FOOTER.size or record_checksum(data) != _FOOTER.unpack(checksum)[0]:
+            raise ValueError("it does not match its checksum")
+        return data
 
-    def _reader(self, path: str):
+    def _reader(self, path: str) -> Any:
         if self._format == "tfrecord":
             return open(path, "rb", buffering=0)
         from array_record.python.array_record_module import ArrayRecordReader
@@ -94,17 +106,11 @@ class RecordImages:
 
 def _offsets(path: str, length: int) -> np.ndarray:
     """Start and length in bytes of the data of each record, int64 [length, 2]."""
-    found, position, size = [], 0, os.path.getsize(path)
     with open(path, "rb") as file:
-        while position < size:
-            file.seek(position)
-            header = file.read(_HEADER.size)
-            data = _HEADER.unpack(header)[0] if len(header) == _HEADER.size else size
-            found.append((position + _HEADER.size, data))
-            position += _HEADER.size + data + _FOOTER_BYTES
-    if position != size or len(found) != length:
+        found = record_spans(file, path, length)
+    if len(found) != length:
         raise InputError(
-            f"{path}: truncated or corrupt: {len(found)} of {length} records in {size} bytes; delete the folder"
-            f" {Path(path).parent} and prepare or copy it again"
+            f"{path}: truncated or corrupt: {len(found)} of {length} records; prepare or copy the dataset again, into"
+            " another folder"
         )
-    return np.array(found, np.int64).reshape(-1, 2)
+    return found

@@ -1,4 +1,4 @@
-"""Batches in memory that processes share without a name: whoever is killed, the kernel frees it with its last user."""
+"""Batches in anonymous shared memory, which the kernel frees with its last process, even if processes are killed."""
 
 import mmap
 import os
@@ -6,10 +6,11 @@ import time
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 _FREE, _FULL = 0, 1
-# A waiting worker looks again after a small part of the time that it has waited: often enough to lose nothing, seldom
-# enough to leave its core to the training that it waits for.
+# A waiting worker checks again after a small fraction of the time that it has waited: often enough to lose nothing,
+# and seldom enough to leave its core to the training.
 _FIRST_LOOK_SECONDS, _LOOK_AFTER, _LAST_LOOK_SECONDS = 0.0005, 0.05, 0.02
 _ALIGNMENT = 4096
 
@@ -17,20 +18,20 @@ _ALIGNMENT = 4096
 class Ring:
     """A number of slots, each of which holds arrays of the same shapes.
 
-    The process that makes it reads; processes that it was pickled to write. Slots are written and read in turn, so
-    that each waits only for the one before it. Linux only: the memory is a file without a name (memfd).
+    The process that creates it reads; the processes that unpickle it write. Slots are written and read in turn, so that
+    each waits only for the one before it. Linux only: the memory is a file without a name (memfd).
 
     Args:
-      slots: how many.
+      slots: number of slots.
       shapes: (shape, dtype) of each array in a slot.
     """
 
-    def __init__(self, slots: int, shapes: Sequence[tuple[tuple[int, ...], np.dtype]]):
+    def __init__(self, slots: int, shapes: Sequence[tuple[tuple[int, ...], DTypeLike]]):
         self.slots = slots
         self._shapes = [(shape, np.dtype(dtype)) for shape, dtype in shapes]
         sizes = [-(-int(np.prod(shape)) * dtype.itemsize // _ALIGNMENT) * _ALIGNMENT for shape, dtype in self._shapes]
         self._offsets = np.concatenate([[0], np.cumsum(sizes)]).tolist()
-        # A page of state for each slot, one for the end, the slots.
+        # A page of state for each slot, one page for the end, then the slots.
         self._length = _ALIGNMENT * (slots + 1) + self._offsets[-1] * slots
         self._file = os.memfd_create("resjax-batches", os.MFD_CLOEXEC)
         os.ftruncate(self._file, self._length)
@@ -42,7 +43,7 @@ class Ring:
 
     def __setstate__(self, state):
         self.__dict__ = state
-        # The file has no name, but its owner's table of open files has one for it.
+        # The file has no name, but its owner's table of open files has a path to it.
         file = os.open(f"/proc/{self._owner}/fd/{self._file}", os.O_RDWR | os.O_CLOEXEC)
         try:
             self._memory = mmap.mmap(file, self._length)
@@ -58,7 +59,7 @@ class Ring:
         ]
 
     def wait_until_free(self, slot: int) -> None:
-        """Returns when the reader is done with what the slot held; raises EOFError where it will read no more."""
+        """Returns when the reader is done with the slot's last content; raises EOFError if it will read no more."""
         waited = 0.0
         while self._memory[slot * _ALIGNMENT] != _FREE:
             if self._memory[self.slots * _ALIGNMENT]:
@@ -68,17 +69,17 @@ class Ring:
             waited += pause
 
     def fill(self, slot: int) -> None:
-        """Says that the slot may be read."""
+        """Marks the slot as ready to be read."""
         self._memory[slot * _ALIGNMENT] = _FULL
 
     def free(self, slot: int) -> None:
-        """Says that the slot may be written."""
+        """Marks the slot as free to be written."""
         self._memory[slot * _ALIGNMENT] = _FREE
 
     def end(self) -> None:
-        """Says that nothing will be read any more."""
+        """Marks the end: nothing will be read any more."""
         self._memory[self.slots * _ALIGNMENT] = 1
 
     def close(self) -> None:
-        """Gives the owner's file back; views that are left keep the memory."""
+        """Closes the owner's file. Existing views keep the memory."""
         os.close(self._file)

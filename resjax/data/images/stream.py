@@ -1,7 +1,7 @@
-"""Batches of decoded images without end: Grain orders, shards and runs the worker processes.
+"""Endless batches of decoded images. Grain orders and shards the images, and runs the worker processes.
 
-A batch is a function of (source, seed, its number): the same whatever the number of workers and processes. Its number
-is therefore the exact position of a stream, and all that a checkpoint needs.
+A batch is a function of (source, seed, number), independent of the number of workers and processes. The number is
+therefore the exact position of a stream, and all that a checkpoint needs.
 """
 
 import contextlib
@@ -16,8 +16,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from resjax.data.images.encoded import BrokenImage, EncodedImage
+from resjax.data.images.orientation import ExifOrientation
 from resjax.data.images.ring import Ring
 from resjax.data.images.source import ImageSource
 from resjax.data.images.views import View
@@ -26,6 +28,9 @@ from resjax.errors import InputError
 _SLOTS_PER_WORKER = 2  # one is written while the other waits to be read
 _MOST_WORKERS = 16
 _INVALID = -1
+_MOST_EPOCHS = (
+    2**31
+)  # Grain counts the batches of its own endless repetition in floats, one too many for one image each
 
 
 class StreamError(RuntimeError):
@@ -37,7 +42,7 @@ class HostBatch(NamedTuple):
 
     Attributes:
       views: for each view uint8 [N, *view.shape].
-      labels: int32 [N]; -1 where there is no image: behind the last one, or one that is broken.
+      labels: int32 [N]; -1 where there is no image: after the last one, or in place of a broken one.
     """
 
     views: tuple[np.ndarray, ...]
@@ -46,16 +51,17 @@ class HostBatch(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class StreamConfig:
-    """How batches are made of images.
+    """How batches are made from images.
 
     Attributes:
-      views: what is seen of each image.
+      views: the views of each image.
       batch_size: images in a batch, over all processes.
-      seed: of order and crops; None takes every image once, in order, and then again from the start.
-      repeats: times that each image of a training batch occurs in it, each time seen otherwise (Hoffer et al. 2019,
+      seed: seed of order and crops; None takes every image once, in order, and then starts again.
+      repeats: how often each image of a training batch occurs in it, each time with another view (Hoffer et al. 2019,
         arXiv 1901.09335); an epoch then has 1 / repeats of the images.
-      skip_broken: whether a broken image is replaced by the one after it (in evaluation: left out) or ends the stream.
-      process_index, process_count: which contiguous part of each batch is read here.
+      skip_broken: whether a broken image is replaced by the next one (left out in evaluation), or ends the stream.
+      exif_orientation: whether an image is turned upright as its EXIF says: "ignore" or "apply".
+      process_index, process_count: choose the contiguous part of each batch that this process reads.
     """
 
     views: tuple[View, ...]
@@ -63,6 +69,7 @@ class StreamConfig:
     seed: int | None = None
     repeats: int = 1
     skip_broken: bool = True
+    exif_orientation: ExifOrientation = "ignore"
     process_index: int = 0
     process_count: int = 1
 
@@ -75,12 +82,12 @@ class StreamConfig:
 
     @property
     def local_size(self) -> int:
-        """Images of each batch that are read here."""
+        """Number of images of each batch that this process reads."""
         return self.batch_size // self.process_count
 
 
 def default_workers() -> int:
-    """One process for each core but one, at least one and at most 16; none where Linux's shared files are missing."""
+    """One process for each core but one, at least one and at most 16; 0 if the system has no memfd (not Linux)."""
     if not hasattr(os, "memfd_create"):
         return 0
     cores = len(os.sched_getaffinity(0))
@@ -88,19 +95,19 @@ def default_workers() -> int:
 
 
 class ImageStream:
-    """An endless iterator of a source's batches from number `start` on; a context manager, which ends the workers.
+    """An endless iterator over a source's batches from number `start` on, and a context manager that ends the workers.
 
     Args:
       source: the images; picklable.
-      config: how they become batches.
+      config: how images become batches.
       start: number of the first batch.
-      workers: processes that decode; 0 decodes in threads of this one.
-      place: applied to each batch ahead of time, in a thread: puts it onto the devices.
+      workers: number of processes that decode; 0 decodes in threads of this process.
+      place: puts a batch onto the devices; called ahead of time, in a thread.
       report: called in the reader's thread, once for each broken image: (path, reason).
-      ahead: batches that are placed before they are asked for.
+      ahead: number of batches that are placed before they are asked for.
 
     Raises:
-      InputError: where workers are asked for and cannot be had; from the iterator, for a broken image that is not to be
+      InputError: if workers are asked for and not possible; from the iterator, for a broken image that is not to be
         skipped.
     """
 
@@ -116,9 +123,18 @@ class ImageStream:
     ):
         if workers and not hasattr(os, "memfd_create"):
             raise InputError(f"workers {workers}: worker processes need Linux; 0 decodes in threads")
+        smallest = 1 if config.seed is None else config.batch_size
+        if len(source) < smallest:
+            raise InputError(
+                f"{len(source):,} images to read: expected {smallest:,} or more"
+                + (", a batch of them; lower the batch size, or give more images" if smallest > 1 else "")
+            )
         self._config, self._place, self._report = config, place, report
+        self._pass = -(-len(source) // config.batch_size) if config.seed is None and config.process_count == 1 else 0
         self._reported: set[str] = set()
-        shapes = [((config.local_size, *view.shape), np.uint8) for view in config.views]
+        shapes: list[tuple[tuple[int, ...], DTypeLike]] = [
+            ((config.local_size, *view.shape), np.uint8) for view in config.views
+        ]
         shapes.append(((config.local_size,), np.int32))
         self._ring = Ring(_SLOTS_PER_WORKER * workers, shapes) if workers else None
         self._batches = iter(_grain_dataset(_BatchMaker(source, config, shapes, self._ring, start), start, workers))
@@ -143,7 +159,7 @@ class ImageStream:
     def __enter__(self) -> "ImageStream":
         return self
 
-    def __exit__(self, *exception) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -163,15 +179,20 @@ class ImageStream:
 
     def _read(self) -> None:
         """The thread: takes batches from Grain, places them, and keeps a few ready."""
+        empty = 0  # batches in succession without an image
         try:
             while not self._stop.is_set():
                 made = next(self._batches)
                 broken, error = made.broken, None
                 if broken and not self._config.skip_broken:
                     path, reason = broken[0]
-                    error = InputError(f"{path}: broken image ({reason}); mend or remove it, or have it skipped")
-                batch = None if error else self._place(self._take(made))
-                self._put((batch, broken, error))
+                    error = InputError(f"{path}: broken image ({reason}); mend it, or have it skipped")
+                taken = None if error else self._take(made)
+                empty = 0 if taken is None or (taken.labels != _INVALID).any() else empty + 1
+                if self._pass and empty == self._pass:
+                    path, reason = broken[0]
+                    error = InputError(f"{path}: broken ({reason}), and so is every other image")
+                self._put((None if taken is None or error else self._place(taken), broken, error))
                 if error:
                     return
         except Exception as error:
@@ -181,12 +202,12 @@ class ImageStream:
         if self._ring is None:
             arrays = made.arrays
         else:
-            # A copy, and the worker may go on: the devices of a CPU would go on reading its memory.
+            # A copy, so that the worker may go on: CPU devices would keep reading its memory.
             arrays = [array.copy() for array in self._ring.arrays(made.slot)]
             self._ring.free(made.slot)
         return HostBatch(tuple(arrays[:-1]), arrays[-1])
 
-    def _put(self, item) -> None:
+    def _put(self, item: tuple[Any, Sequence[tuple[str, str]], Exception | None]) -> None:
         while not self._stop.is_set():
             try:
                 return self._ready.put(item, timeout=0.1)
@@ -200,48 +221,59 @@ def _died(error: Exception) -> StreamError:
 
 @dataclasses.dataclass(frozen=True)
 class _Made:
-    """What a worker hands over: where the batch is, or the batch itself, and the broken images in it."""
+    """A worker's result: the place of the batch (or, if empty, the batch itself), and the broken images in it."""
 
     slot: int
-    arrays: Sequence[np.ndarray] | None
+    arrays: Sequence[np.ndarray]
     broken: tuple[tuple[str, str], ...]
 
 
 class _BatchMaker:
-    """(number of a batch, its images in the epoch's order) -> the batch; runs in the workers."""
+    """(number of a batch, its images in the epoch's order) -> the batch. Runs in the workers."""
 
-    def __init__(self, source, config, shapes, ring, start):
+    def __init__(
+        self,
+        source: ImageSource,
+        config: StreamConfig,
+        shapes: Sequence[tuple[tuple[int, ...], DTypeLike]],
+        ring: Ring | None,
+        start: int,
+    ):
         self._source, self._config, self._shapes, self._ring, self._start = source, config, shapes, ring, start
 
     def __call__(self, number: int, indices: Sequence[int]) -> _Made:
-        slot, arrays = _INVALID, None
+        slot = _INVALID
         if self._ring is None:
             arrays = [np.empty(shape, dtype) for shape, dtype in self._shapes]
         else:
-            # The same worker makes every batch of a slot: there are as many slots as workers, or a multiple.
+            # One worker makes every batch of a slot: the number of slots is a multiple of the number of workers.
             slot = (number - self._start) % self._ring.slots
             self._ring.wait_until_free(slot)
-        *views, labels = arrays or self._ring.arrays(slot)
+            arrays = self._ring.arrays(slot)
+        *views, labels = arrays
         config = self._config
         first = config.process_index * config.local_size
-        broken = []
+        broken: list[tuple[str, str]] = []
         for position in range(config.local_size):
             place = first + position
             index = indices[place % len(indices)] if config.seed is not None else indices[place]
             rng = None if config.seed is None else _generator(config.seed, number * config.batch_size + place)
             labels[position] = self._fill([view[position] for view in views], index, rng, broken)
-        if self._ring is not None:
-            self._ring.fill(slot)
-        return _Made(slot, arrays, tuple(broken))
+        if self._ring is None:
+            return _Made(slot, arrays, tuple(broken))
+        self._ring.fill(slot)
+        return _Made(slot, (), tuple(broken))
 
-    def _fill(self, out, index, rng, broken) -> int:
-        """Writes the views of an image, or of the next one that is not broken; returns its label."""
+    def _fill(
+        self, out: Sequence[np.ndarray], index: int, rng: random.Random | None, broken: list[tuple[str, str]]
+    ) -> int:
+        """Writes the views of an image, or of the next one that is not broken. Returns its label."""
         size = len(self._source)
         for candidate in range(index, index + size) if index != _INVALID else ():
             candidate %= size
             try:
                 data, label = self._source.read(candidate)
-                image = EncodedImage(data)
+                image = EncodedImage(data, self._config.exif_orientation)
                 for view, part in zip(self._config.views, out, strict=True):
                     view(image, rng, part)
                 return label
@@ -251,19 +283,20 @@ class _BatchMaker:
                 break
         else:
             if index != _INVALID:
-                raise InputError(f"{self._source.name(index)}: broken, and so is every other image")
+                path, reason = broken[0]
+                raise InputError(f"{path}: broken ({reason}), and so is every other image")
         for part in out:
             part[:] = 0
         return _INVALID
 
 
 def _generator(seed: int, example: int) -> random.Random:
-    # Python's own: NumPy's takes four times as long to make one and draw the few numbers of a crop.
+    # Python's own generator: NumPy's takes four times as long to create and to draw the few numbers of a crop.
     return random.Random(seed << 64 | example)
 
 
-def _grain_dataset(make: _BatchMaker, start: int, workers: int):
-    """Grain's iterable of what `make` returns for the batches from `start` on."""
+def _grain_dataset(make: _BatchMaker, start: int, workers: int) -> Any:
+    """Grain's iterable of the results of `make` for the batches from `start` on."""
     import grain
     from absl import flags
 
@@ -275,11 +308,11 @@ def _grain_dataset(make: _BatchMaker, start: int, workers: int):
         batches = -(-size // config.batch_size)
         numbered = grain.MapDataset.range(batches).map(_Sequential(size, config.batch_size)).repeat()
     else:
-        # Grain's epochs count the seed up by one: neighbouring seeds would share their orders.
+        # Grain adds the epoch to the seed, so that neighbouring seeds would have the same orders.
         shuffle_seed = int(np.random.SeedSequence(config.seed).generate_state(1)[0])
         images = config.batch_size // config.repeats
         epoch = grain.MapDataset.range(size).shuffle(seed=shuffle_seed)[: size // config.batch_size * config.batch_size]
-        numbered = epoch.repeat().batch(images, batch_fn=tuple)
+        numbered = epoch.repeat(_MOST_EPOCHS).batch(images, batch_fn=tuple)
     dataset = numbered.map_with_index(make)[start:]
     if workers == 0:
         threads = min(4, os.cpu_count() or 1)
@@ -291,9 +324,9 @@ def _grain_dataset(make: _BatchMaker, start: int, workers: int):
 
 
 class _Sequential:
-    """Number of a batch -> its images in stored order, -1 behind the last."""
+    """Number of a batch -> its images in stored order, -1 after the last."""
 
-    def __init__(self, size, batch_size):
+    def __init__(self, size: int, batch_size: int):
         self._size, self._batch_size = size, batch_size
 
     def __call__(self, number: int) -> tuple[int, ...]:
@@ -302,7 +335,7 @@ class _Sequential:
 
 
 def _start_worker(index: int, count: int) -> None:
-    """A worker lives as long as its parent, whoever is killed how; signals are the parent's to handle."""
+    """A worker ends with its parent, however that is killed. Signals are handled by the parent."""
     import cv2
 
     cv2.setNumThreads(0)
@@ -310,7 +343,10 @@ def _start_worker(index: int, count: int) -> None:
         signal.signal(signum, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
 
-    def follow():
+    if parent is None:
+        return
+
+    def follow() -> None:
         parent.join()
         os._exit(0)
 

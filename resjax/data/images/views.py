@@ -1,4 +1,4 @@
-"""What the network sees of an image: crops for training, drawn from a generator, and those of evaluation.
+"""Views of an image for the network: random crops for training, and fixed crops for evaluation.
 
 A view is `view(image, rng, out)`: it fills uint8 `out`, of shape `view.shape`, from an `EncodedImage`.
 """
@@ -18,7 +18,7 @@ class View(Protocol):
     """Fills an array from an image.
 
     Attributes:
-      shape: of the array.
+      shape: shape of the array.
     """
 
     @property
@@ -27,54 +27,64 @@ class View(Protocol):
     def __call__(self, image: EncodedImage, rng: random.Random | None, out: np.ndarray) -> None: ...
 
 
-@dataclasses.dataclass(frozen=True)
-class RandomResizedCrop:
-    """A random part of random area and shape, resized to a square (Szegedy et al. 2014, arXiv 1409.4842, section 6).
-
-    Attributes:
-      size: side of the square.
-      least_area: smallest part of the image's area; the largest is 1.
-      aspect: smallest and largest width : height; its logarithm is uniform.
-    """
+class _RandomCrop:
+    """A random part of the image, resized to a square of `size`."""
 
     size: int
-    least_area: float = 0.08
-    aspect: tuple[float, float] = (3 / 4, 4 / 3)
-
-    def __post_init__(self):
-        if not (self.size > 0 and 0 < self.least_area <= 1 and 0 < self.aspect[0] <= self.aspect[1]):
-            raise InputError(f"random-resized crop: not possible with {self}")
 
     @property
     def shape(self) -> tuple[int, ...]:
         return (self.size, self.size, 3)
 
-    def __call__(self, image: EncodedImage, rng: random.Random, out: np.ndarray) -> None:
-        resize_smooth(image, self.box(image.height, image.width, rng), out)
+    def __call__(self, image: EncodedImage, rng: random.Random | None, out: np.ndarray) -> None:
+        resize_smooth(image, self.box(image.height, image.width, _drawn_from(rng, self)), out)
+
+    def box(self, height: int, width: int, rng: random.Random) -> tuple[float, float, float, float]:
+        """Top, left, height and width of a part of an image of `height` x `width` pixels."""
+        raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomResizedCrop(_RandomCrop):
+    """A random part of random area and aspect, resized to a square (Szegedy et al. 2014, arXiv 1409.4842, section 6).
+
+    Attributes:
+      size: side of the square.
+      min_area: minimum fraction of the image's area; the maximum is 1.
+      aspect: minimum and maximum of width / height; its logarithm is uniform.
+    """
+
+    size: int
+    min_area: float = 0.08
+    aspect: tuple[float, float] = (3 / 4, 4 / 3)
+
+    def __post_init__(self):
+        if not (self.size > 0 and 0 < self.min_area <= 1 and 0 < self.aspect[0] <= self.aspect[1]):
+            raise InputError(f"random-resized crop: not possible with {self}")
 
     def box(self, height: int, width: int, rng: random.Random) -> tuple[int, int, int, int]:
         """Top, left, height and width of a part of an image of `height` x `width` pixels."""
         low, high = self.aspect
         for _ in range(10):
-            area = height * width * rng.uniform(self.least_area, 1)
+            area = height * width * rng.uniform(self.min_area, 1)
             aspect = math.exp(rng.uniform(math.log(low), math.log(high)))
             box_width, box_height = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
             if 0 < box_width <= width and 0 < box_height <= height:
                 top, left = rng.randrange(height - box_height + 1), rng.randrange(width - box_width + 1)
                 return top, left, box_height, box_width
-        # Too long an image: its largest central part of an allowed shape.
+        # The image is too long: take its largest central part of an allowed shape.
         box_width = min(width, round(height * high))
         box_height = min(height, round(width / low))
         return (height - box_height) // 2, (width - box_width) // 2, box_height, box_width
 
 
 @dataclasses.dataclass(frozen=True)
-class RandomScaleCrop:
+class RandomScaleCrop(_RandomCrop):
     """A random square of the image, resized to a random shorter side (VGG; He et al. 2015, section 3.4).
 
     Attributes:
       size: side of the square.
-      shortest, longest: bounds of the shorter side, in pixels, drawn uniformly from the integers between.
+      shortest, longest: bounds of the shorter side in pixels, which is drawn uniformly from the integers between them.
     """
 
     size: int
@@ -85,18 +95,45 @@ class RandomScaleCrop:
         if not 0 < self.size <= self.shortest <= self.longest:
             raise InputError(f"random-scale crop: a crop of {self.size} from sides of {self.shortest}..{self.longest}")
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return (self.size, self.size, 3)
-
-    def __call__(self, image: EncodedImage, rng: random.Random, out: np.ndarray) -> None:
-        resize_smooth(image, self.box(image.height, image.width, rng), out)
-
     def box(self, height: int, width: int, rng: random.Random) -> tuple[float, float, float, float]:
         """Top, left, height and width of a part of an image of `height` x `width` pixels."""
         side = self.size * min(height, width) / rng.randint(self.shortest, self.longest)
         top, left = rng.uniform(0, height - side), rng.uniform(0, width - side)
         return top, left, side, side
+
+
+@dataclasses.dataclass(frozen=True)
+class CentralPart:
+    """The central part of the image, resized to cover a rectangle.
+
+    Attributes:
+      covered: height and width that the resized image covers, one of them exactly.
+      size: height and width of the part.
+      interpolation: "bilinear", "bicubic" or "lanczos"; with antialiasing.
+    """
+
+    covered: tuple[int, int]
+    size: tuple[int, int]
+    interpolation: str = "bilinear"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (*self.size, 3)
+
+    def __call__(self, image: EncodedImage, rng: random.Random | None, out: np.ndarray) -> None:
+        self.cut(image.pixels(), out)
+
+    def cut(self, pixels: np.ndarray, out: np.ndarray) -> None:
+        """Fills `out` from pixels that are decoded, uint8 [H, W, 3]."""
+        scaled, corner = self.place(*pixels.shape[:2])
+        resize_exactly(pixels, scaled, corner, out, self.interpolation)
+
+    def place(self, height: int, width: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Height and width of a whole image of `height` x `width` when resized, and top and left of the part."""
+        scaled = covering(height, width, self.covered)
+        # Rounded as torchvision does.
+        top, left = (int(round((side - part) / 2)) for side, part in zip(scaled, self.size, strict=True))
+        return scaled, (top, left)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,36 +149,32 @@ class CentreCrop:
     size: int = 224
 
     def __post_init__(self):
-        if not 0 < self.size <= self.resize:
-            raise InputError(f"centre crop: a square of {self.size} pixels from a shorter side of {self.resize}")
+        _check_square(self.size, self.resize)
 
     @property
     def shape(self) -> tuple[int, ...]:
         return (self.size, self.size, 3)
 
-    def __call__(self, image: EncodedImage, rng: None, out: np.ndarray) -> None:
-        scaled = _scaled_size(image, self.resize)
-        # Rounded as torchvision does.
-        top, left = (int(round((side - self.size) / 2)) for side in scaled)
-        resize_exactly(image.pixels(), scaled, (top, left), out)
+    def __call__(self, image: EncodedImage, rng: random.Random | None, out: np.ndarray) -> None:
+        CentralPart((self.resize, self.resize), (self.size, self.size))(image, rng, out)
 
 
 @dataclasses.dataclass(frozen=True)
 class FiveCrops:
-    """The squares at the four corners and in the centre; with their mirror images, the standard 10 crops."""
+    """The squares at the four corners and in the centre. With their mirror images they are the standard 10 crops."""
 
     resize: int = 256
     size: int = 224
 
     def __post_init__(self):
-        CentreCrop.__post_init__(self)
+        _check_square(self.size, self.resize)
 
     @property
     def shape(self) -> tuple[int, ...]:
         return (5, self.size, self.size, 3)
 
-    def __call__(self, image: EncodedImage, rng: None, out: np.ndarray) -> None:
-        height, width = scaled = _scaled_size(image, self.resize)
+    def __call__(self, image: EncodedImage, rng: random.Random | None, out: np.ndarray) -> None:
+        height, width = scaled = covering(image.height, image.width, (self.resize, self.resize))
         down, right = height - self.size, width - self.size
         pixels = image.pixels()
         corners = ((0, 0), (0, right), (down, 0), (down, right), (int(round(down / 2)), int(round(right / 2))))
@@ -162,8 +195,8 @@ class ThreeSquares:
     def shape(self) -> tuple[int, ...]:
         return (3, self.size, self.size, 3)
 
-    def __call__(self, image: EncodedImage, rng: None, out: np.ndarray) -> None:
-        height, width = scaled = _scaled_size(image, self.size)
+    def __call__(self, image: EncodedImage, rng: random.Random | None, out: np.ndarray) -> None:
+        height, width = scaled = covering(image.height, image.width, (self.size, self.size))
         pixels = image.pixels()
         for part, square in zip((0, 0.5, 1), out, strict=True):
             corner = (int(round(part * (height - self.size))), int(round(part * (width - self.size))))
@@ -178,13 +211,13 @@ def resize_smooth(image: EncodedImage, box: tuple[float, float, float, float], o
     import cv2
 
     reduction = min(box[2] / out.shape[0], box[3] / out.shape[1])
-    # A little above 1 lets the decoder take its faster transforms at full size.
+    # A reduction a little above 1 lets the decoder use its faster transforms at full size.
     pixels = image.pixels(max(reduction, 1.01))
     rows, columns = pixels.shape[0] / image.height, pixels.shape[1] / image.width
     top, bottom = _inside(box[0] * rows, (box[0] + box[2]) * rows, pixels.shape[0])
     left, right = _inside(box[1] * columns, (box[1] + box[3]) * columns, pixels.shape[1])
     part = pixels[top:bottom, left:right]
-    # Bicubic reads 4 x 4 pixels: from a reduction of 2 on, which PNG may ask for, it would skip some.
+    # Bicubic reads 4 x 4 pixels, so it would skip some at a reduction of 2 or more, which PNG may need.
     area = min(part.shape[0] / out.shape[0], part.shape[1] / out.shape[1]) >= 2
     resized = cv2.resize(
         part, (out.shape[1], out.shape[0]), dst=out, interpolation=cv2.INTER_AREA if area else cv2.INTER_CUBIC
@@ -193,25 +226,45 @@ def resize_smooth(image: EncodedImage, box: tuple[float, float, float, float], o
         out[:] = resized
 
 
-def resize_exactly(pixels: np.ndarray, scaled: tuple[int, int], corner: tuple[int, int], out: np.ndarray) -> None:
-    """The part at `corner`, as large as `out`, of `pixels` resized to `scaled`: bilinear, with antialiasing."""
+def resize_exactly(
+    pixels: np.ndarray,
+    scaled: tuple[int, int],
+    corner: tuple[int, int],
+    out: np.ndarray,
+    interpolation: str = "bilinear",
+) -> None:
+    """The part at `corner`, as large as `out`, of `pixels` resized to `scaled`, with antialiasing."""
     from PIL import Image
 
-    (height, width), (top, left) = scaled, corner
+    (height, width), (top, left), method = scaled, corner, Image.Resampling[interpolation.upper()]
     rows, columns = pixels.shape[0] / height, pixels.shape[1] / width
     box = (left * columns, top * rows, (left + out.shape[1]) * columns, (top + out.shape[0]) * rows)
     box = (*box[:2], min(box[2], pixels.shape[1]), min(box[3], pixels.shape[0]))
-    out[:] = Image.fromarray(pixels).resize((out.shape[1], out.shape[0]), Image.Resampling.BILINEAR, box=box)
+    out[:] = Image.fromarray(pixels).resize((out.shape[1], out.shape[0]), method, box=box)
 
 
-def _scaled_size(image: EncodedImage, shorter: int) -> tuple[int, int]:
-    """Height and width with the shorter side at `shorter`, the longer truncated as torchvision does."""
-    if image.height <= image.width:
-        return shorter, int(shorter * image.width / image.height)
-    return int(shorter * image.height / image.width), shorter
+def _check_square(size: int, resize: int) -> None:
+    if not 0 < size <= resize:
+        raise InputError(f"centre crop: a square of {size} pixels from a shorter side of {resize}")
+
+
+def _drawn_from(rng: random.Random | None, view: View) -> random.Random:
+    if rng is None:
+        raise InputError(f"{view}: draws its crops, but no seed was given to draw from; give `StreamConfig` a seed")
+    return rng
+
+
+def covering(height: int, width: int, covered: tuple[int, int]) -> tuple[int, int]:
+    """Height and width of an image of `height` x `width` that is resized to cover a rectangle, in its own shape.
+
+    The longer side is truncated as torchvision does.
+    """
+    if height * covered[1] <= width * covered[0]:
+        return covered[0], max(int(covered[0] * width / height), covered[1])
+    return max(int(covered[1] * height / width), covered[0]), covered[1]
 
 
 def _inside(start: float, stop: float, size: int) -> tuple[int, int]:
-    """Whole pixels from `start` to `stop`, at least one, inside 0..size."""
+    """Whole pixels from `start` to `stop`, at least one, within 0..size."""
     first = min(round(start), size - 1)
     return first, max(min(round(stop), size), first + 1)

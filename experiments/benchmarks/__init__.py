@@ -1,0 +1,1 @@
+"""Measurements of speed: training against PyTorch, and the loader of photographs."""

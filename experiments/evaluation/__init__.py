@@ -1,0 +1,1 @@
+"""A trained network: read, evaluated, and shown on images."""

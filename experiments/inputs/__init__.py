@@ -1,0 +1,1 @@
+"""The data of a run: splits of datasets, and batches."""

@@ -1,0 +1,1 @@
+"""Reports of finished runs: the ledger and model cards."""

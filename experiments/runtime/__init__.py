@@ -1,0 +1,1 @@
+"""Process-level code: JAX set-up, machine, several processes, signals, exit codes, files."""

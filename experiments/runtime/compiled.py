@@ -1,0 +1,294 @@
+"""What a compiled program needs: memory, operations, bytes that its kernels move, and what its devices send.
+
+A GPU's compiler counts neither operations nor bytes, so they are counted here from the text of the scheduled program.
+"""
+
+import dataclasses
+import functools
+import math
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from experiments.runtime.targets import Chip
+from resjax.train.collectives import Collective, collectives
+
+_COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\) -> .* \{$")
+# The first word with a parenthesis is the operation: shapes have none, and layouts have no space before theirs.
+_INSTRUCTION = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = (.*?) ([a-z][\w\-]*)\((.*)$")
+_ARRAY = re.compile(r"\b([a-z]\w*)\[([\d,]*)\]")
+_NAME = re.compile(r"%([\w.\-]+)")
+_BODY = re.compile(r"\bbody=%?([\w.\-]+)")
+_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
+_CALLS = re.compile(r"\b(?:calls|to_apply)=%?([\w.\-]+)")
+_BRANCHES = re.compile(r"\b(?:true_computation|false_computation)=%?([\w.\-]+)|branch_computations=\{([^}]*)\}")
+_LABELS = re.compile(r"dim_labels=(\w+)_(\w+)->(\w+)")
+# Of a dot, and of cuBLAS's in JSON.
+_CONTRACTED = re.compile(r'lhs_contracting_dim(?:ension)?s"?[=:][{\[]([\d,"]*)')
+# These move nothing: they name, group or wait.
+_FREE = {
+    *("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", "replica-id"),
+    *("opt-barrier", "domain", "add-dependency"),
+}
+_WIDTHS = {"pred": 8, "token": 0, "opaque": 0}
+
+
+@dataclasses.dataclass(frozen=True)
+class Needs:
+    """What a compiled program needs on each device, and the least time that it takes.
+
+    Attributes:
+      peak: bytes of memory at most.
+      temporaries: bytes of memory besides arguments and results.
+      flops: floating-point operations; on a GPU those of convolutions and matrix products.
+      bytes: bytes read and written by its kernels. A loop of unknown length counts once.
+      kernels: number of kernels that are started.
+      collectives: what the devices send to each other.
+    """
+
+    peak: int
+    temporaries: int
+    flops: float
+    bytes: float
+    kernels: int
+    collectives: tuple[Collective, ...] = ()
+
+    def bound(self, chip: Chip, dtype: str) -> float:
+        """The roofline's seconds: no program with these operations and bytes takes less on this chip."""
+        return max(self.flops / getattr(chip, dtype), self.bytes / chip.bandwidth)
+
+    def to_json(self) -> dict[str, float]:
+        """The numbers, without the collectives."""
+        return {key: value for key, value in dataclasses.asdict(self).items() if key != "collectives"}
+
+
+def needs(compiled: Any) -> Needs:
+    """Reads a compiled function, `jax.jit(f).lower(..).compile()`, of any device."""
+    memory, text = compiled.memory_analysis(), compiled.as_text()
+    program = Program(text)
+    analysis = compiled.cost_analysis() or {}
+    in_use = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+    # The first JAX with a peak is 0.8.
+    peak = getattr(memory, "peak_memory_in_bytes", 0) or in_use + memory.temp_size_in_bytes
+    counted = {"flops": program.flops, "bytes": program.bytes}
+    if "bytes accessed" in analysis:
+        counted = {"flops": analysis["flops"], "bytes": analysis["bytes accessed"]}
+    return Needs(
+        peak=max(peak, in_use),
+        temporaries=memory.temp_size_in_bytes,
+        kernels=program.kernels,
+        collectives=tuple(collectives(compiled)),
+        **counted,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Instruction:
+    """A line of a program in HLO's text form.
+
+    Attributes:
+      name, operation: `%NAME = f32[8] OPERATION(...)`.
+      shapes: dtype and dimensions of each result.
+      operands: names of the operands.
+      rest: the line behind the operands.
+    """
+
+    name: str
+    operation: str
+    shapes: tuple[tuple[str, tuple[int, ...]], ...]
+    operands: tuple[str, ...]
+    rest: str
+
+    @property
+    def bytes(self) -> float:
+        """Bytes of the results."""
+        return sum(_bytes(dtype) * math.prod(shape) for dtype, shape in self.shapes)
+
+    @property
+    def elements(self) -> int:
+        """Number of elements of the results."""
+        return sum(math.prod(shape) for _, shape in self.shapes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Kernel:
+    """A kernel of a program: name, bytes read and written, floating-point operations, and how often it runs."""
+
+    name: str
+    bytes: float
+    flops: float
+    times: int
+
+
+class Program:
+    """A compiled program, read from HLO's text form.
+
+    Args:
+      text: `compiled.as_text()`.
+    """
+
+    def __init__(self, text: str):
+        self._computations: dict[str, dict[str, Instruction]] = {}
+        self._roots: dict[str, Instruction] = {}
+        self._entry, name = "", ""
+        for line in text.splitlines():
+            if header := _COMPUTATION.match(line):
+                name = header[2]
+                self._computations[name] = {}
+                self._entry = name if header[1] else self._entry
+            elif name and (found := _INSTRUCTION.match(line)):
+                operands, rest = _inside(found[5])
+                shapes = tuple((t, _dimensions(s)) for t, s in _ARRAY.findall(found[3]))
+                instruction = Instruction(found[2], found[4], shapes, tuple(_NAME.findall(operands)), rest)
+                if found[4] in ("parameter", "constant"):
+                    instruction = dataclasses.replace(instruction, operands=(operands,))
+                self._computations[name][found[2]] = instruction
+                if found[1]:
+                    self._roots[name] = instruction
+
+    @property
+    def bytes(self) -> float:
+        """Bytes read and written by all kernels."""
+        return sum(kernel.times * kernel.bytes for kernel in self.all_kernels)
+
+    @property
+    def flops(self) -> float:
+        """Floating-point operations of all convolutions and matrix products; a multiply-add is two."""
+        return sum(kernel.times * kernel.flops for kernel in self.all_kernels)
+
+    @property
+    def kernels(self) -> int:
+        """Number of kernels that are started."""
+        return sum(kernel.times for kernel in self.all_kernels)
+
+    @functools.cached_property
+    def all_kernels(self) -> list[Kernel]:
+        """The kernels in the order of the program; of a conditional, those of the branch that moves the most."""
+        return list(self._kernels(self._entry, 1))
+
+    def _kernels(self, name: str, times: int) -> Iterator[Kernel]:
+        for each in self._computations[name].values():
+            if each.operation in _FREE or each.operation.endswith(("-done", "-update")):
+                continue
+            if each.operation == "while":
+                trips = _TRIPS.search(each.rest)
+                yield from self._kernels(_BODY.search(each.rest)[1], times * (int(trips[1]) if trips else 1))
+            elif each.operation == "conditional":
+                branches = [list(self._kernels(branch, times)) for branch in _branches(each.rest)]
+                yield from max(branches, key=lambda kernels: sum(kernel.times * kernel.bytes for kernel in kernels))
+            elif each.operation in ("call", "async-start"):
+                yield from self._kernels(_CALLS.search(each.rest)[1], times)
+            else:
+                yield Kernel(each.name, self._moved(name, each), self._flops(name, each), times)
+
+    def _moved(self, name: str, each: Instruction) -> float:
+        """Bytes that a kernel reads and writes."""
+        known = self._computations[name]
+        operands = [known[operand] for operand in each.operands if operand in known]
+        if each.operation.endswith("-start"):  # its results repeat its operands
+            return 2 * sum(operand.bytes for operand in operands)
+        if each.operation != "fusion":
+            return self._written(known, each) + sum(
+                self._read_by(operand, each, place) for place, operand in enumerate(operands)
+            )
+        fused = _CALLS.search(each.rest)[1]
+        inside = self._computations[fused]
+        parameters = {int(i.operands[0]): i for i in inside.values() if i.operation == "parameter"}
+        needed: dict[str, float] = {}
+        sources = [parameters[place] for place in range(len(operands))]
+        read = sum(self._needed(inside, each, self._roots[fused], needed) * each.bytes for each in sources)
+        return read + self._written(inside, self._roots[fused])
+
+    def _needed(
+        self, inside: Mapping[str, Instruction], source: Instruction, root: Instruction, known: dict[str, float]
+    ) -> float:
+        """Fraction of a value inside a fusion that is read or written; `known` has those that are found.
+
+        A slice needs only its own elements, also of what was computed elementwise before it.
+        """
+        if source.name not in known:
+            total = float(source.name == root.name)
+            for user in inside.values():
+                for place, operand in enumerate(user.operands):
+                    if operand != source.name or user.operation == "parameter":
+                        continue
+                    if user.operation == "tuple":  # an argument that is handed on is not read
+                        total += source.operation != "parameter"
+                        continue
+                    part = self._read_by(source, user, place) / max(source.bytes, 1)
+                    wanted = self._needed(inside, user, root, known)
+                    # Of sums or an array that is padded, which elements those are is not followed.
+                    total += part * wanted if part < 1 or user.elements == source.elements else wanted > 0
+            known[source.name] = min(total, 1.0)
+        return known[source.name]
+
+    @staticmethod
+    def _read_by(source: Instruction, user: Instruction, place: int) -> float:
+        if place == 0 and user.operation in ("dynamic-slice", "slice", "gather"):
+            return user.bytes
+        if place == 0 and user.operation in ("dynamic-update-slice", "scatter"):  # written in place
+            return 0
+        return source.bytes
+
+    def _written(self, inside: Mapping[str, Instruction], root: Instruction) -> float:
+        """Bytes that are written for a result: of one that is updated in place, the update."""
+        if root.operation == "tuple":
+            return sum(self._written(inside, inside[operand]) for operand in root.operands)
+        if root.operation == "bitcast" and root.operands[0] in inside:
+            return self._written(inside, inside[root.operands[0]])
+        place = {"dynamic-update-slice": 1, "scatter": 2}.get(root.operation)
+        if place is not None and root.operands[place] in inside:
+            return inside[root.operands[place]].bytes
+        return root.bytes
+
+    def _flops(self, name: str, each: Instruction) -> float:
+        """Operations of the convolutions and matrix products in a kernel."""
+        known = self._computations[name]
+        if each.operation == "fusion":
+            fused = _CALLS.search(each.rest)[1]
+            return sum(self._flops(fused, inner) for inner in self._computations[fused].values())
+        operands = [known[operand].shapes[0][1] for operand in each.operands if operand in known]
+        if each.operation == "convolution" or "__cudnn$conv" in each.rest:
+            return _convolution_flops(each, operands)
+        if each.operation == "dot" or "__cublas" in each.rest:
+            contracted = _CONTRACTED.search(each.rest)
+            axes = _dimensions(contracted[1].replace('"', "")) if contracted else ()
+            return 2 * math.prod(each.shapes[0][1]) * math.prod(operands[0][axis] for axis in axes)
+        return 0
+
+
+def _convolution_flops(each: Instruction, operands: list[tuple[int, ...]]) -> float:
+    """Twice the multiply-adds: for each forward output, the kernel of one output channel."""
+    result, labels = each.shapes[0][1], _LABELS.search(each.rest)
+    # cuDNN's gradients are described as their forward convolution.
+    if "convBackwardFilter" in each.rest:
+        output, kernel = operands[1], result
+    elif "convBackwardInput" in each.rest:
+        output, kernel = operands[0], operands[1]
+    else:
+        output, kernel = result, operands[1]
+    return 2 * math.prod(output) * math.prod(kernel) / kernel[labels[2].index("o")]
+
+
+def _branches(rest: str) -> list[str]:
+    return [name for one, several in _BRANCHES.findall(rest) for name in re.findall(r"[\w.\-]+", one or several)]
+
+
+def _inside(text: str) -> tuple[str, str]:
+    """The text up to the parenthesis that closes, and behind it."""
+    depth = 1
+    for place, character in enumerate(text):
+        depth += (character == "(") - (character == ")")
+        if not depth:
+            return text[:place], text[place + 1 :]
+    return text, ""
+
+
+def _dimensions(text: str) -> tuple[int, ...]:
+    return tuple(map(int, text.split(","))) if text else ()
+
+
+def _bytes(dtype: str) -> float:
+    """Bytes of an element: f32 has 4, f8e4m3fn 1, s4 half of one."""
+    bits = _WIDTHS.get(dtype)
+    return (int(re.search(r"\d+", dtype)[0]) if bits is None else bits) / 8

@@ -1,0 +1,1 @@
+"""The engine that trains a task in a workdir."""

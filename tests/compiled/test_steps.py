@@ -1,0 +1,47 @@
+"""The training step of a network of each family compiles for a GPU and a TPU, and needs no more than is recorded."""
+
+import importlib.util
+
+import pytest
+
+from experiments.runtime.targets import compiler_versions
+from tests.compiled.steps import GPUS, STEPS, TPUS, compiled, machine_of, recorded
+
+pytestmark = pytest.mark.fully_compiled
+
+
+@pytest.fixture
+def compilers():
+    """Both are there, or neither is needed: whoever installs resjax without their extras skips this folder."""
+    if importlib.util.find_spec("libtpu") is None or importlib.util.find_spec("jax_plugins") is None:
+        pytest.skip("no compilers: pip install -e '.[tpu,cuda-compile]'")
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_a_step_for_a_gpu_needs_no_more_memory_and_traffic_than_is_recorded(name, compilers):
+    _check(name, "GPU")
+
+
+@pytest.mark.slow  # minutes each
+@pytest.mark.parametrize("name", STEPS)
+def test_a_step_for_a_tpu_fits_and_needs_no_more_than_is_recorded(name, compilers):
+    _check(name, "TPU")
+
+
+def _check(name: str, kind: str) -> None:
+    machine = machine_of(name, kind)
+    outcome, memory = compiled(name, machine)
+    assert 0 < outcome.peak < memory and outcome.needs.bytes > 0 and outcome.needs.flops > 0
+    if machine in (GPUS, TPUS):
+        assert outcome.needs.collectives
+    found = recorded()
+    limits = found["steps"][name].get(machine)
+    # Another compiler needs other memory.
+    if limits and found["versions"].items() <= compiler_versions().items():
+        assert outcome.peak <= (1 + found["tolerance"]) * limits["peak"]
+        assert outcome.needs.bytes <= (1 + found["tolerance"]) * limits["bytes"]
+
+
+def test_the_record_is_of_these_steps_and_machines():
+    for name, machines in recorded()["steps"].items():
+        assert set(machines) <= set(STEPS[name][2:])

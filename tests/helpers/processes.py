@@ -1,0 +1,105 @@
+"""The real command as several processes on this machine: started, watched, signalled."""
+
+import os
+import pathlib
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+from tests.conftest import ROOT
+
+TINY = ("-m", "tests.helpers.tiny_run")
+COMMAND = (
+    *("-m", "experiments.cifar", "--config", "quickstart", "--model.name", "resnet_8", "--dataset", "cifar10_mini"),
+    *("--batch_size", "1000", "--eval_batch_size", "1000", "--epochs", "2"),
+)
+
+
+class ProcessGroup:
+    """The command in `count` processes of `devices` CPU devices each, their output in files. A context manager.
+
+    Args:
+      workdir: of the run; the files go beside it.
+      count, devices: how many.
+      flags: more of the command's; "{process}" in them is the number of the process.
+      command: `TINY` or `COMMAND`.
+      line: the port of process 0 -> the port by which the others reach it.
+    """
+
+    def __init__(
+        self,
+        workdir: pathlib.Path,
+        count: int,
+        devices: int,
+        *flags: str,
+        command: tuple[str, ...] = TINY,
+        line: Callable[[int], int] = lambda port: port,
+    ):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        ports = [self.port, *[line(self.port)] * (count - 1)]
+        self._logs = [workdir.with_name(f"{workdir.name}.{i}.log") for i in range(count)]
+        self.processes = []
+        for i, log in enumerate(self._logs):
+            together = ("--coordinator", f"127.0.0.1:{ports[i]}", "--num_processes", str(count), "--process_id", str(i))
+            own = [flag.replace("{process}", str(i)) for flag in flags]
+            whole = (sys.executable, *command, "--workdir", str(workdir), *own, *(together if count > 1 else ()))
+            environment = {**os.environ, "JAX_NUM_CPU_DEVICES": str(devices), "PYTHONUNBUFFERED": "1"}
+            with log.open("w") as file:
+                self.processes.append(
+                    subprocess.Popen(whole, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT)
+                )
+
+    def __enter__(self) -> "ProcessGroup":
+        return self
+
+    def __exit__(self, *error) -> None:
+        for process in self.processes:
+            process.kill()
+            process.wait()
+
+    def log(self, index: int) -> str:
+        """What a process has written, without what gloo says, and XLA of a compilation that took long."""
+        # Gloo's threads write word by word, so that the words of several lines may be mixed.
+        gloo = r"(\[Gloo\] Rank |is connected to|peer ranks|Expected number of connected|is :|[\d. ])*\n"
+        noise = r"^(\*{9}|E\d{4} .*slow_operation_alarm|\[Compiling|The operation took|\n).*\n?"
+        return re.sub(f"^{gloo}|{noise}", "", self._logs[index].read_text(), flags=re.MULTILINE)
+
+    def said(self, index: int) -> str:
+        """What resjax has said there: `log` without lines of C++ code, which may warn of slow threads at any time."""
+        return re.sub(r"^[IWE]\d{4} [\d:.]+ +\d+ [\w.]+:\d+\].*\n?", "", self.log(index), flags=re.MULTILINE)
+
+    def wait_for(self, text: str, index: int = 0, timeout: float = 300) -> None:
+        """Returns when a process has written `text`."""
+        deadline = time.monotonic() + timeout
+        while text not in self.log(index):
+            assert self.processes[index].poll() is None and time.monotonic() < deadline, self.log(index)
+            time.sleep(0.05)
+
+    def is_alive(self) -> bool:
+        """Whether every process runs."""
+        return all(process.poll() is None for process in self.processes)
+
+    def kill(self, index: int) -> None:
+        """kill -9."""
+        self.processes[index].send_signal(signal.SIGKILL)
+
+    def terminate(self, index: int) -> None:
+        """SIGTERM."""
+        self.processes[index].send_signal(signal.SIGTERM)
+
+    def finish(self, timeout: float = 1800) -> list[int]:
+        """Exit codes, when all have ended."""
+        deadline = time.monotonic() + timeout
+        return [process.wait(max(deadline - time.monotonic(), 0.1)) for process in self.processes]
+
+
+def saved_steps(workdir: pathlib.Path) -> list[int]:
+    """Steps of the complete checkpoints."""
+    latest = workdir / "checkpoints" / "latest"
+    return sorted(int(path.name) for path in latest.glob("*") if path.name.isdigit()) if latest.exists() else []

@@ -1,0 +1,116 @@
+"""Which operators a program gets: those of the platform that it is lowered for, whichever one traces it."""
+
+import collections
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import export
+from jax.extend.mlir import ir
+
+from resjax.layers import plain_convolutions
+from resjax.models import VGG, ResNet
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+# Between them both pools, plain and grouped convolutions, 1x1 and strided ones, normalisation, and a scanned stage.
+NETWORKS = {
+    "resnext": ResNet(
+        stage_sizes=(1, 3),
+        widths=(64, 64),
+        block="bottleneck",
+        cardinality=16,
+        base_width=2,
+        stem="imagenet",
+        scan=True,
+    ),
+    "vgg": VGG(stage_sizes=(1, 1), width=8),
+}
+# Where a module says which platform it is on, rather than what it computes.
+_STRUCTURE = {"stablehlo.constant", "stablehlo.return", "func.return"}
+# A branch returns zeros, broadcast, in the place of what another platform's would keep for the gradient, and is given
+# arrays, reshaped, that another's reads.
+_STRUCTURE |= {"stablehlo.broadcast_in_dim", "stablehlo.reshape"}
+
+
+def _program(name, train, dtype=jnp.float32):
+    """(a function, the shapes of its arguments): a training step's gradient, or inference.
+
+    The function is a new one in each call: what is traced is remembered by function, not by the choice of operators.
+    """
+    network = NETWORKS[name].clone(dtype=dtype)
+    images = jax.ShapeDtypeStruct((32, 32, 32, 3), jnp.float32)
+    variables = jax.eval_shape(network.init, jax.random.key(0), images)
+    if not train:
+        return lambda variables, images: network.apply(variables, images), (variables, images)
+
+    def loss(params, statistics, images):
+        variables = {"params": params, "batch_stats": statistics}
+        logits, new = network.apply(variables, images, train=True, mutable=["batch_stats"])
+        return jnp.square(logits).mean(), new
+
+    return jax.grad(loss, has_aux=True), (variables["params"], variables["batch_stats"], images)
+
+
+def _operations(module, platform):
+    """How often each operation is in a module of StableHLO where it runs on `platform`.
+
+    A module for several platforms has a branch for a CPU, the first, and one for the others, wherever they differ.
+    """
+    found: collections.Counter[str] = collections.Counter()
+    root = module.operation.regions[0].blocks[0]
+    functions = {ir.StringAttr(op.attributes["sym_name"]).value: op for op in root.operations}
+
+    def walk(region):
+        for op in (view.operation for view in region.blocks[0].operations):
+            if op.name == "func.call":
+                walk(functions[ir.FlatSymbolRefAttr(op.attributes["callee"]).value].regions[0])
+            elif op.name == "stablehlo.case":
+                walk(op.regions[0 if platform == "cpu" else len(op.regions) - 1])
+            else:
+                found[op.name] += 1
+                for inner in op.regions:
+                    walk(inner)
+
+    walk(functions["main"].regions[0])
+    return collections.Counter({name: count for name, count in found.items() if name not in _STRUCTURE})
+
+
+@pytest.mark.parametrize("train", [True, False], ids=["gradient", "inference"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_one_export_holds_each_platforms_operators(name, train):
+    """The CPU's loops are in its own branch; an accelerator gets what XLA's operators are, and no more."""
+
+    def lowered(platforms):
+        function, arguments = _program(name, train)
+        return jax.jit(function).trace(*arguments).lower(lowering_platforms=platforms).compiler_ir()
+
+    exported = lowered(PLATFORMS)
+    with plain_convolutions():
+        plain = lowered(("tpu",))
+    own = lowered(("cpu",))
+    assert _operations(exported, "tpu") == _operations(plain, "tpu")
+    assert _operations(exported, "cpu") == _operations(own, "cpu") != _operations(plain, "cpu")
+    for operation in ("stablehlo.convolution", "stablehlo.dot_general", "stablehlo.while"):
+        assert _operations(exported, "cuda")[operation] == _operations(plain, "tpu")[operation]
+
+
+def test_a_training_step_exported_for_every_platform_runs_on_this_one():
+    """Cut out of the process: the program as bytes, read again, gives the gradients of the function."""
+    function, (params, statistics, images) = _program("resnext", train=True)
+    rng = np.random.default_rng(0)
+    arguments = jax.tree.map(lambda leaf: rng.uniform(0.5, 1, leaf.shape).astype(leaf.dtype), (params, statistics))
+    arguments += (rng.normal(size=images.shape).astype(images.dtype),)
+    exported = export.export(jax.jit(function), platforms=PLATFORMS)(params, statistics, images)
+    found, expected = export.deserialize(exported.serialize()).call(*arguments), jax.jit(function)(*arguments)
+    assert set(exported.platforms) == set(PLATFORMS)
+    for ours, plain in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(ours, plain, rtol=1e-4, atol=1e-6 * np.abs(plain).max())
+
+
+def test_what_runs_on_a_cpu_gets_its_operators_beside_another_default(monkeypatch):
+    function, arguments = _program("vgg", train=True)
+    expected = _operations(jax.jit(function).lower(*arguments).compiler_ir(), "cpu")
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    function, arguments = _program("vgg", train=True)
+    assert _operations(jax.jit(function).lower(*arguments).compiler_ir(), "cpu") == expected
