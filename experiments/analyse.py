@@ -6,12 +6,11 @@ import time
 from collections.abc import Sequence
 
 import jax
-import tyro
 from rich.console import Console
 from rich.table import Table
 
 from experiments.evaluation.trained import TrainedModel, load_run, load_weights
-from experiments.runtime.arguments import subject_first
+from experiments.runtime.arguments import read_options, subject_first, width
 from experiments.runtime.backend import prepare_backend
 from experiments.runtime.console import plain_console
 from experiments.runtime.exit_codes import exit_code, leave
@@ -61,7 +60,7 @@ def parse(arguments: Sequence[str]) -> tuple[str, Options]:
             raise InputError(f"unknown study {name!r}{did_you_mean(name, names)} (all: {', '.join(names)})")
         name, arguments = ALL, [name, *arguments]
     arguments = subject_first(f"{PROGRAM} {name or 'STUDY'}", arguments, ("--run", "--weights", "--workdir"))
-    options = tyro.cli(Options, prog=f"{PROGRAM} {name or 'STUDY'}", args=arguments, use_underscores=True)
+    options = read_options(Options, f"{PROGRAM} {name or 'STUDY'}", arguments)
     return name or ALL, options
 
 
@@ -203,7 +202,7 @@ def _print_studies() -> None:
     for name, study in STUDIES.items():
         table.add_row(name, study.title, study.source)
     table.add_row(ALL, "each of these, and analysis.html with all of them", "")
-    plain_console(None if sys.stdout.isatty() else 140, soft_wrap=False).print(table)
+    plain_console(width(), soft_wrap=False).print(table, "")
 
 
 if __name__ == "__main__":

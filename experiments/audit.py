@@ -9,6 +9,7 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
+from experiments.runtime.arguments import read_options
 from experiments.runtime.console import plain_console
 from experiments.runtime.exit_codes import TrainingError, exit_code, leave
 from experiments.runtime.targets import stay_on_cpu
@@ -44,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = plain_console()
 
     def command():
-        audit(tyro.cli(Options, prog=PROGRAM, args=arguments, use_underscores=True), console)
+        audit(read_options(Options, PROGRAM, arguments), console)
 
     return exit_code(command, "the run is unchanged")
 

@@ -14,7 +14,6 @@ import sys
 from collections.abc import Sequence
 from typing import Any, Literal
 
-import tyro
 from rich.console import Console
 
 from experiments.benchmarks import compiled
@@ -22,6 +21,7 @@ from experiments.benchmarks.loader import InputOptions, input_table, measure_inp
 from experiments.benchmarks.workers import MeasurementError, Worker, create_network, machine
 from experiments.configs.base import Remat, Scan, form_options
 from experiments.runtime import files
+from experiments.runtime.arguments import read_options
 from experiments.runtime.console import plain_console
 from experiments.runtime.exit_codes import exit_code, leave
 from experiments.runtime.numbers import check_numbers
@@ -82,7 +82,7 @@ class Options:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code: 0, or 2 for bad input."""
     console = plain_console()
-    options = tyro.cli(Options, prog=PROGRAM, description=__doc__, args=arguments, use_underscores=True)
+    options = read_options(Options, PROGRAM, arguments, description=__doc__)
     options = dataclasses.replace(options, dtype=options.dtype or ("bfloat16" if options.compiled else "float32"))
 
     def command():

@@ -22,7 +22,7 @@ from experiments.evaluation.scores import scores, together
 from experiments.evaluation.trained import TrainedModel, load_run, load_weights
 from experiments.inputs.splits import severities
 from experiments.reports.saved_weights import facts_to_save, save_run, write_weights
-from experiments.runtime.arguments import subject_first
+from experiments.runtime.arguments import read_options, subject_first
 from experiments.runtime.backend import prepare_backend
 from experiments.runtime.console import plain_console
 from experiments.runtime.exit_codes import exit_code, leave
@@ -102,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         words = subject_first(
             PROGRAM, sys.argv[1:] if arguments is None else arguments, ("--workdir", "--run", "--weights")
         )
-        options = tyro.cli(Options, prog=PROGRAM, args=words, use_underscores=True)
+        options = read_options(Options, PROGRAM, words)
         with contextlib.redirect_stdout(sys.stderr) if options.json else contextlib.nullcontext():
             result = run(options, console)
         if options.json:

@@ -17,6 +17,7 @@ from safetensors.numpy import load_file, save
 
 from experiments.evaluation.classifier import WeightsOptions, load_classifier
 from experiments.evaluation.overlays import is_segmenter, load_segmenter
+from experiments.runtime.arguments import read_options
 from experiments.runtime.backend import prepare_backend
 from experiments.runtime.exit_codes import exit_code
 from experiments.runtime.files import write
@@ -85,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code: 0, or 2 for bad input."""
 
     def command():
-        run(tyro.cli(Options, prog=PROGRAM, args=arguments, use_underscores=True))
+        run(read_options(Options, PROGRAM, arguments))
 
     return exit_code(command, kept="nothing was written")
 

@@ -13,8 +13,8 @@ from rich.table import Table
 
 from experiments.configs.model import ModelConfig
 from experiments.launch.flags import REGISTRY, FieldsError, check_flags
-from experiments.launch.help import width
 from experiments.reports.drawing import amount, as_svg, as_text, size_of
+from experiments.runtime.arguments import read_options, width
 from experiments.runtime.console import plain_console
 from experiments.runtime.exit_codes import exit_code
 from experiments.runtime.files import write
@@ -75,9 +75,7 @@ def parse(arguments: Sequence[str]) -> Options:
         if wrong := [word for word in arguments if word.startswith("--model")]:
             raise InputError(f"{wrong[0]}: of a network that is drawn: give --show NAME, too")
     try:
-        return tyro.cli(
-            Options, prog=PROGRAM, default=default, args=list(arguments), use_underscores=True, registry=REGISTRY
-        )
+        return read_options(Options, PROGRAM, list(arguments), default=default, registry=REGISTRY)
     except FieldsError as error:
         raise InputError(str(error)) from None
 

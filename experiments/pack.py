@@ -9,6 +9,7 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
+from experiments.runtime.arguments import read_options
 from experiments.runtime.console import plain_console
 from experiments.runtime.exit_codes import exit_code, leave
 from experiments.training.packed import SUFFIX, folders_of_runs, pack, unpack
@@ -34,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = plain_console()
 
     def command():
-        run(tyro.cli(Options, prog=PROGRAM, args=arguments, use_underscores=True), console)
+        run(read_options(Options, PROGRAM, arguments), console)
 
     return exit_code(command, "nothing was written")
 

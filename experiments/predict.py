@@ -26,7 +26,7 @@ from experiments.evaluation.overlays import (
     is_segmenter,
     load_segmenter,
 )
-from experiments.runtime.arguments import subject_first
+from experiments.runtime.arguments import read_options, subject_first
 from experiments.runtime.backend import prepare_backend
 from experiments.runtime.exit_codes import exit_code
 from experiments.runtime.files import write
@@ -96,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         words = subject_first(
             PROGRAM, sys.argv[1:] if arguments is None else arguments, ("--weights", "--workdir", "--run")
         )
-        run(tyro.cli(Options, prog=PROGRAM, args=words, use_underscores=True))
+        run(read_options(Options, PROGRAM, words))
 
     return exit_code(command, kept="what was printed")
 

@@ -14,6 +14,7 @@ from experiments.reports.own_runs import page as own_page
 from experiments.reports.own_runs import read_own_run, table
 from experiments.reports.runs import read_ledger, run_folders
 from experiments.reports.tables import markdown, page, progress, readme_section
+from experiments.runtime.arguments import read_options
 from experiments.runtime.console import plain_console
 from experiments.runtime.exit_codes import exit_code, leave
 from experiments.runtime.files import write
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = plain_console()
 
     def command():
-        options = tyro.cli(Options, prog=PROGRAM, args=arguments, use_underscores=True)
+        options = read_options(Options, PROGRAM, arguments)
         report(options, console)
 
     return exit_code(command)

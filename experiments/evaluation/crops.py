@@ -30,7 +30,7 @@ from experiments.inputs.photographs import (
     scales_for,
     streamed_evaluation,
 )
-from experiments.runtime.arguments import subject_first
+from experiments.runtime.arguments import read_options, subject_first
 from experiments.runtime.backend import prepare_backend
 from experiments.runtime.files import write
 from experiments.runtime.numbers import check_numbers
@@ -90,7 +90,7 @@ def parse_evaluation(arguments: Sequence[str]) -> Evaluation:
     """The options of `evaluate`, from its command line."""
     program = "python -m experiments.imagenet evaluate"
     arguments = subject_first(program, arguments, ("--workdir", "--weights"), _EARLIER)
-    return tyro.cli(Evaluation, prog=program, args=arguments, use_underscores=True)
+    return read_options(Evaluation, program, arguments)
 
 
 def evaluate_photographs(options: Evaluation, console: Console, questions: Questions | None = None) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from experiments.configs.programs import SEGMENTATION, SavedRun
 from experiments.configs.segmentation import SegmentationConfig
 from experiments.evaluation.trained import read_network
 from experiments.inputs.masks import MEAN, STD, load_split, splits
-from experiments.runtime.arguments import subject_first
+from experiments.runtime.arguments import read_options, subject_first
 from experiments.runtime.figures import picture
 from experiments.runtime.files import read_json, write
 from experiments.runtime.numbers import check_numbers
@@ -131,7 +131,7 @@ def predict(arguments: Sequence[str], console: Console) -> list[pathlib.Path]:
     """
     program = "python -m experiments.segmentation predict"
     arguments = subject_first(program, arguments, ("--workdir",), _EARLIER)
-    options = tyro.cli(Prediction, prog=program, args=arguments, use_underscores=True)
+    options = read_options(Prediction, program, arguments)
     check_numbers(vars(options))
     workdir, saved = Workdir(options.of), read_saved_run(options.of, SEGMENTATION)
     segmenter = load_segmenter(options.of, "best", _class_names(options, saved))

@@ -4,14 +4,13 @@ import dataclasses
 import sys
 from collections.abc import Mapping, Sequence
 
-import tyro
-
 from experiments.configs.base import OPTIMIZER_KINDS, RunConfig
 from experiments.configs.earlier import flags_of_today
 from experiments.configs.named import NamedRun, plain_name, with_optimizer_kind
 from experiments.configs.programs import PROGRAMS
 from experiments.launch.flags import REGISTRY, FieldsError, check_flags, given_flags
 from experiments.launch.help import print_configs, print_group, print_help
+from experiments.runtime.arguments import read_options
 from experiments.training.pretrained import on_weights
 from resjax.errors import InputError, did_you_mean
 
@@ -81,14 +80,7 @@ def parse(
         raise SystemExit(0)
     check_flags(rest, default)
     try:
-        config = tyro.cli(
-            type(default),
-            prog=f"{program} --config {name}",
-            default=default,
-            args=rest,
-            use_underscores=True,
-            registry=REGISTRY,
-        )
+        config = read_options(type(default), f"{program} --config {name}", rest, default=default, registry=REGISTRY)
     except FieldsError as error:
         raise InputError(str(error)) from None
     config, note = config.following(default, given_flags(rest))

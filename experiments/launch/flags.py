@@ -10,10 +10,12 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Str
 
 from experiments.configs.base import RunConfig
 from experiments.configs.model import ModelConfig
+from experiments.runtime.arguments import documented
 from resjax.errors import InputError, did_you_mean
 
 REGISTRY = ConstructorRegistry()
-"""For `tyro.cli(.., registry=REGISTRY)`: of a config whose `model` is the default's, every field is a flag."""
+"""For `read_options`: of a config whose `model` is the default's, every field is a flag."""
+REGISTRY.struct_rule(documented)  # the rule below goes first
 
 
 @REGISTRY.struct_rule

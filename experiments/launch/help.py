@@ -1,12 +1,9 @@
 """Help texts of the training commands: the first screen, the flags of a group, the table of configs."""
 
-import ast
 import dataclasses
 import fnmatch
-import inspect
 import itertools
 import re
-import shutil
 import textwrap
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -17,20 +14,15 @@ from experiments.configs.base import RunConfig
 from experiments.configs.model import ModelConfig
 from experiments.configs.named import NamedRun
 from experiments.launch.flags import REGISTRY
+from experiments.runtime.arguments import field_docs, read_options, width
 from resjax.errors import InputError, unknown_name
 
 MOST_USED = (
     "pretrained", "dataset", "data_dir", "workdir", "epochs", "batch_size", "seed", "seeds", "dtype", "resume",
     "dry_run",
 )  # fmt: skip
-_PIPE_WIDTH = 80  # columns where there is no terminal
 # These columns of the table of configs are left out below this width.
 _PLANNING, _WIDE = ("statistic", "training\nPFLOP"), 100
-
-
-def width() -> int:
-    """Columns to print: those of the terminal, 80 in a pipe; COLUMNS overrides both."""
-    return shutil.get_terminal_size((_PIPE_WIDTH, 24)).columns
 
 
 def groups(config: RunConfig) -> dict[str, tuple[str, ...]]:
@@ -93,14 +85,13 @@ def print_group(program: str, name: str, config: RunConfig, group: str) -> None:
         raise unknown_name("group of flags", group, [*known, "all"])
     shown = set(itertools.chain(*known.values())) if group == "all" else known[group]
     part = _only(config, shown)
-    tyro.cli(
+    read_options(
         type(part),
-        prog=f"{program} --config {name}",
+        f"{program} --config {name}",
+        ["--help"],
         description=f"Flags of {group}, with the values of --config {name}. Underscores and hyphens are"
         " interchangeable.",
         default=part,
-        args=["--help"],
-        use_underscores=True,
         registry=REGISTRY,
     )
 
@@ -154,19 +145,6 @@ def print_configs(configs: Mapping[str, NamedRun], pattern: str = "*") -> None:
 
 def _is_number(column: str) -> bool:
     return column in ("parameters", "epochs") or "PFLOP" in column
-
-
-def field_docs(kind: Any) -> dict[str, str]:
-    """The text below each field of a dataclass, or of one that it is derived from: {name: text on one line}."""
-    found = {}
-    for base in reversed(kind.__mro__[:-1]):  # without object
-        (node,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
-        assert isinstance(node, ast.ClassDef)
-        for field, below in itertools.pairwise(node.body):
-            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
-                if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
-                    found[field.target.id] = " ".join(str(below.value.value).split())
-    return found
 
 
 def _metavar(field: str, kind: Any) -> str:

@@ -28,11 +28,11 @@ def _module(path: pathlib.Path):
 
 
 def _options() -> Iterator[type]:
-    """The classes that programs hand to tyro."""
+    """The classes that programs hand to `read_options`."""
     for path in FILES:
         tree = ast.parse(path.read_text())
         for call in ast.walk(tree):
-            if isinstance(call, ast.Call) and ast.unparse(call.func) == "tyro.cli" and call.args:
+            if isinstance(call, ast.Call) and ast.unparse(call.func) == "read_options" and call.args:
                 if isinstance(call.args[0], ast.Name):
                     yield getattr(_module(path), call.args[0].id)
 

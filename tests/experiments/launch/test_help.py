@@ -1,10 +1,24 @@
 """Help, the table of configs, and what a mistyped name or flag is told."""
 
+import itertools
 import re
 
 import pytest
 
-from experiments import cifar, imagenet, segmentation
+from experiments import (
+    analyse,
+    audit,
+    benchmark,
+    cifar,
+    evaluate,
+    export,
+    imagenet,
+    models,
+    pack,
+    predict,
+    report,
+    segmentation,
+)
 from experiments.configs.programs import CIFAR, IMAGENET, PROGRAMS
 from experiments.launch.command_line import parse
 from experiments.launch.flags import _ALIASES, flags_of
@@ -39,6 +53,46 @@ def test_the_list_has_every_config_and_fits_the_width(capsys, monkeypatch, comma
         assert {value for value in named.table_row().values()} & set(re.split(" {2,}", row))
 
 
+def _assert_fits(text: str, columns: int) -> None:
+    """No line is longer than the width, and none ends before it must."""
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= columns
+    for line, below in itertools.pairwise(lines):
+        indent = len(below) - len(below.lstrip())
+        if indent >= 8 and line[:indent].isspace() and line[indent : indent + 1].strip():
+            assert len(line) + 1 + len(below.split()[0]) > columns - 2, (line, below)
+
+
+OTHERS = [
+    pytest.param(command.main, words, id=command.__name__.rpartition(".")[2] + "".join(f" {word}" for word in words))
+    for command, *words in (
+        (analyse,),
+        (audit,),
+        (benchmark,),
+        (evaluate,),
+        (export,),
+        (models,),
+        (models, "--show", "wrn_28_10"),
+        (pack,),
+        (predict,),
+        (report,),
+        (imagenet, "evaluate"),
+        (segmentation, "predict"),
+    )
+]
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("columns", [80, 120])
+@pytest.mark.parametrize(("command", "words"), OTHERS)
+def test_the_help_of_every_command_fills_the_width_and_no_more(capsys, monkeypatch, command, words, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    code, out, err = outcome(command, capsys, *words, "--help")
+    assert code == 0 and "usage: python -m experiments." in out and not err
+    _assert_fits(out[out.index("usage: ") :], columns)
+    assert max(map(len, out.splitlines())) <= columns
+
+
 @pytest.mark.quick
 def test_a_list_is_narrowed_by_a_pattern_or_a_part_of_the_name(capsys):
     for pattern in ("wrn_28*", "wrn_28"):
@@ -57,6 +111,7 @@ def test_each_flag_is_in_the_help_of_its_group_and_of_no_other(capsys, command):
     for group in groups(config):
         code, out, _ = outcome(COMMANDS[command], capsys, "--help", group)
         assert code == 0, group
+        _assert_fits(out, 80)
         seen[group] = set(re.findall(r"^(?:│|  ?) ?--([\w.]+)", out, re.MULTILINE))
     assert sum(map(len, seen.values())) == len(flags_of(config))
     assert set().union(*seen.values()) == flags_of(config).keys()
