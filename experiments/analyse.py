@@ -26,8 +26,7 @@ from resjax.errors import InputError, did_you_mean
 
 PROGRAM = "python -m experiments.analyse"
 ALL = "all"
-# These read what was recorded in training, of several runs.
-COMPARING = ("degradation", "stochastic_depth")
+_COMPARING = [name for name, study in STUDIES.items() if study.compares_runs]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -125,7 +124,7 @@ def check_values(name: str, options: Options) -> None:
         raise InputError(f"{', '.join(given)}: name the file of weights, too: {PROGRAM} {name} FILE ..")
     if given and _is_run(options.of[0]):
         raise InputError(f"{', '.join(given)}: {options.of[0]} is a run, which has its own")
-    if len(options.of) > 1 and name not in (*COMPARING, ALL):
+    if len(options.of) > 1 and name not in (*_COMPARING, ALL):
         raise InputError(f"{name}: takes one network, got {len(options.of)} ({', '.join(options.of)})")
 
 
@@ -138,7 +137,7 @@ def _is_run(path: str) -> bool:
 def _output(name: str, options: Options) -> pathlib.Path:
     if options.output is not None:
         return pathlib.Path(options.output).absolute()
-    several = name in COMPARING and len(options.of) > 1
+    several = name in _COMPARING and len(options.of) > 1
     if options.of and not several and _is_run(options.of[0]):
         return pathlib.Path(options.of[0]).expanduser().absolute() / "analysis"
     return pathlib.Path("analysis").absolute()
@@ -147,7 +146,7 @@ def _output(name: str, options: Options) -> pathlib.Path:
 def _load(name: str, options: Options) -> tuple[TrainedModel | None, TrainedModel | None]:
     network = plain = None
     sizes = (options.images, options.data_dir)
-    if options.of and name not in COMPARING:
+    if options.of and name not in _COMPARING:
         subject = options.of[0]
         if _is_run(subject):
             network = load_run(subject, options.checkpoint, *sizes)
@@ -171,7 +170,7 @@ def _study(name: str, measurements: Measurements, output: pathlib.Path, console:
     study, start = STUDIES[name], time.monotonic()
     result = to_json(study.measure(measurements))
     seconds = time.monotonic() - start
-    png, shows = render(study, result, _about(name, measurements)), tuple(study.shows(result))
+    png, shows = render(study, result, study.about(measurements)), tuple(study.shows(result))
     about = {"study": name, "source": study.source, "published": study.published, "shows": list(shows)}
     write(output / f"{name}.json", {**about, "measure_seconds": round(seconds, 1), "result": result})
     write(output / f"{name}.png", png)
@@ -179,17 +178,6 @@ def _study(name: str, measurements: Measurements, output: pathlib.Path, console:
     for sentence in shows:
         console.print(f"  {sentence}", highlight=False, markup=False)
     return Section(study, png, shows)
-
-
-def _about(name: str, measurements: Measurements) -> str:
-    """What a figure shows: networks, data, number of images."""
-    if name in COMPARING:
-        return ""  # the figure names its runs
-    networks = [network for network in (measurements.network, measurements.plain) if network is not None]
-    if name == "shattered":
-        return f"{measurements.options.networks} random networks of each depth, at initialisation"
-    images = measurements.options.path_images if name in ("paths", "effective_depth") else len(networks[0].images)
-    return f"{'; plain: '.join(network.name for network in networks)}; {images:,} test images"
 
 
 def _print_studies() -> None:

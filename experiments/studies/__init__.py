@@ -1,28 +1,23 @@
-"""The studies by name, in the order of the report."""
+"""The studies by name, in the order of the report: every module of this folder that has a `STUDY`."""
 
-from experiments.studies import (
-    degradation,
-    effective_depth,
-    ensembles,
-    lesion,
-    paths,
-    reorder,
-    responses,
-    shattered,
-    stochastic_depth,
+import dataclasses
+import importlib
+import pkgutil
+
+from experiments.studies.study import CommonOptions, Measurements, Study
+
+_MODULES = {found.name: importlib.import_module(f"{__name__}.{found.name}") for found in pkgutil.iter_modules(__path__)}
+_FOUND: dict[str, Study] = {name: module.STUDY for name, module in _MODULES.items() if hasattr(module, "STUDY")}
+
+STUDIES: dict[str, Study] = dict(sorted(_FOUND.items(), key=lambda item: (item[1].place, item[0])))
+
+# A study's own options are those of the command under its name: --landscape.points.
+Options = dataclasses.make_dataclass(
+    "Options",
+    [(name, study.options, study.options()) for name, study in STUDIES.items() if study.options is not None],
+    bases=(CommonOptions,),
+    frozen=True,
 )
-from experiments.studies.study import Measurements, Options, Study
-
-STUDIES: dict[str, Study] = {
-    "lesion": lesion.STUDY,
-    "reorder": reorder.STUDY,
-    "paths": paths.STUDY,
-    "effective_depth": effective_depth.STUDY,
-    "ensembles": ensembles.STUDY,
-    "responses": responses.STUDY,
-    "degradation": degradation.STUDY,
-    "stochastic_depth": stochastic_depth.STUDY,
-    "shattered": shattered.STUDY,
-}
+Options.__doc__ = CommonOptions.__doc__
 
 __all__ = ["STUDIES", "Measurements", "Options", "Study"]

@@ -3,7 +3,7 @@
 import numpy as np
 
 from experiments.runtime.figures import whole_numbers
-from experiments.studies.study import Measurements, Study
+from experiments.studies.study import Measurements, Study, about_paths
 from resjax import analysis
 
 
@@ -70,4 +70,6 @@ STUDY = Study(
     measure,
     draw,
     shows,
+    place=40,
+    about=about_paths,
 )

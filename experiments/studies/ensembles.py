@@ -78,4 +78,5 @@ STUDY = Study(
     measure,
     draw,
     shows,
+    place=50,
 )

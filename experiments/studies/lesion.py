@@ -107,4 +107,5 @@ STUDY = Study(
     measure,
     draw,
     shows,
+    place=10,
 )

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 
 from experiments.runtime.figures import whole_numbers
-from experiments.studies.study import Measurements, Study, percent
+from experiments.studies.study import Measurements, Study, about_paths, percent
 from resjax import analysis
 
 ENUMERATED_BLOCKS = 12
@@ -91,4 +91,6 @@ STUDY = Study(
     measure,
     draw,
     shows,
+    place=30,
+    about=about_paths,
 )

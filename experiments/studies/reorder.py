@@ -63,5 +63,6 @@ STUDY = Study(
     measure,
     draw,
     shows,
-    (6.5, 4.2),
+    size=(6.5, 4.2),
+    place=20,
 )

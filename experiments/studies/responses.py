@@ -56,4 +56,5 @@ STUDY = Study(
     measure,
     draw,
     shows,
+    place=60,
 )

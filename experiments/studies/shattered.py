@@ -123,6 +123,10 @@ def shows(result):
     return sentences
 
 
+def _about(measurements):
+    return f"{measurements.options.networks} random networks of each depth, at initialisation"
+
+
 STUDY = Study(
     "Shattered gradients, at initialisation",
     "Balduzzi et al. 2017, arXiv 1702.08591, theorems 1 to 3, figures 1 and 2",
@@ -132,5 +136,7 @@ STUDY = Study(
     measure,
     draw,
     shows,
-    (11, 7),
+    size=(11, 7),
+    place=90,
+    about=_about,
 )

@@ -14,7 +14,7 @@ from resjax.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class CommonOptions:
     """What to analyse, and how thoroughly. The defaults suit a CPU. The papers used all images and more draws."""
 
     of: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN|NAME|FILE ..")] = ()
@@ -71,12 +71,12 @@ class Measurements:
     """The analysed networks, and measurements that several studies use; each is made once.
 
     Attributes:
-      options: the options of the command.
+      options: the options of the command, `experiments.studies.Options`.
       network: the network that is analysed, or None.
       plain: a plain network to compare with, or None.
     """
 
-    def __init__(self, options: Options, network: TrainedModel | None, plain: TrainedModel | None):
+    def __init__(self, options: Any, network: TrainedModel | None, plain: TrainedModel | None):
         self.options, self.network, self.plain = options, network, plain
         self._lesions: dict[TrainedModel, dict[str, np.ndarray]] = {}
 
@@ -128,6 +128,21 @@ class Measurements:
         return result | ({"skip": skip} if residual else {})
 
 
+def about_networks(measurements: Measurements) -> str:
+    """The networks of a figure, and on how many test images they are measured."""
+    return _about(measurements, len(measurements.trained().images))
+
+
+def about_paths(measurements: Measurements) -> str:
+    """As `about_networks`, of a study that is measured on --path_images."""
+    return _about(measurements, measurements.options.path_images)
+
+
+def _about(measurements, images):
+    networks = [network.name for network in (measurements.network, measurements.plain) if network is not None]
+    return f"{'; plain: '.join(networks)}; {images:,} test images"
+
+
 @dataclasses.dataclass(frozen=True)
 class Study:
     """One experiment.
@@ -140,6 +155,10 @@ class Study:
       draw: draws the numbers on a figure.
       shows: says in sentences what the numbers show.
       size: size of the figure in inches.
+      place: in the report; a study with a smaller number comes before.
+      about: what its figure shows, below its title: networks, data, number of images.
+      options: dataclass of its own options, each with a default; None if it has none.
+      compares_runs: whether it reads what several runs recorded in training, and no trained network.
     """
 
     title: str
@@ -149,6 +168,10 @@ class Study:
     draw: Callable[[Figure, dict[str, Any]], None]
     shows: Callable[[dict[str, Any]], list[str]]
     size: tuple[float, float] = (11, 4.2)
+    place: int = 0
+    about: Callable[[Measurements], str] = about_networks
+    options: type | None = None
+    compares_runs: bool = False
 
 
 def percent(fraction: float) -> str:
