@@ -25,6 +25,7 @@ from resjax import list_pretrained
 from resjax.errors import InputError, did_you_mean
 
 PROGRAM = "python -m experiments.analyse"
+QUICKEST = f"{PROGRAM} all resnet_20-cifar10 --dataset cifar10_mini"
 ALL = "all"
 _COMPARING = [name for name, study in STUDIES.items() if study.compares_runs]
 
@@ -154,7 +155,10 @@ def _load(name: str, options: Options) -> tuple[TrainedModel | None, TrainedMode
             more = (options.mean, options.std, options.weights_key)
             network = load_weights(options.model, subject, options.dataset, *sizes, *more)
     if options.plain is not None:
-        plain = load_run(options.plain, options.checkpoint, *sizes)
+        if _is_run(options.plain):
+            plain = load_run(options.plain, options.checkpoint, *sizes)
+        else:
+            plain = load_weights(None, options.plain, options.dataset, *sizes)
         if plain.model.num_blocks:
             raise InputError(
                 f"--plain {options.plain}: {plain.name} has residual blocks; name it first, without --plain"
@@ -190,7 +194,7 @@ def _print_studies() -> None:
     for name, study in STUDIES.items():
         table.add_row(name, study.title, study.source)
     table.add_row(ALL, "each of these, and analysis.html with all of them", "")
-    plain_console(width(), soft_wrap=False).print(table, "")
+    plain_console(width(), soft_wrap=False).print(table, f"\nwithout training: {QUICKEST}\n")
 
 
 if __name__ == "__main__":

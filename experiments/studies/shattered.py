@@ -34,6 +34,13 @@ def measure(measurements: Measurements):
         )
     # At unit scale under any normalisation: large inputs would dominate the branches, which BN keeps small.
     inputs = (inputs - inputs.mean()) / inputs.std()
+    about = {**sizes, "inputs": inputs, "source": source, "kinds": KINDS, "depths": DEPTHS, "lags": LAGS}
+    # Nothing but the inputs is the network's, and they are those of every network on the same images.
+    return measurements.kept("shattered", about, lambda: _measure(measurements, sizes, inputs, source))
+
+
+def _measure(measurements, sizes, inputs, source):
+    options = measurements.options
     noise = {"white noise": analysis.white_noise(**sizes), "brown noise": analysis.brown_noise(**sizes)}
     result = {
         "depths": DEPTHS,
@@ -44,7 +51,7 @@ def measure(measurements: Measurements):
         "standard_error": {},
         "fit": {},
     }
-    for kind, fields in KINDS.items():
+    for kind, fields in measurements.track(list(KINDS.items()), "shattered"):
         result["autocorrelation"][kind], found = {}, []
         for depth in DEPTHS:
             network = RandomNetwork(depth, **fields)

@@ -1,14 +1,22 @@
 """A study: one experiment of a paper, measured on a network, drawn, and stated in words."""
 
 import dataclasses
-from collections.abc import Callable
+import hashlib
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated, Any, Literal
 
+import jax
 import numpy as np
+import platformdirs
 import tyro
 from matplotlib.figure import Figure
+from rich.console import Console
+from rich.progress import track
 
+import resjax
 from experiments.evaluation.trained import TrainedModel
+from experiments.runtime.files import read_json, to_json, write
 from resjax import analysis
 from resjax.errors import InputError
 
@@ -34,7 +42,8 @@ class CommonOptions:
     std: tuple[float, float, float] | None = None
     """For a file of PyTorch weights: standard deviation of the images, see experiments.evaluate."""
     plain: str | None = None
-    """Workdir of a plain network (vgg_15, plain_20, ..) to compare with."""
+    """A plain network (vgg_15, plain_20, ..) to compare with: the workdir of a run, a name of
+    resjax.list_pretrained(), or a folder of resjax.save_pretrained."""
     runs: tuple[str, ...] = ()
     """all: workdirs to compare, of plain and residual networks of several depths, with and without stochastic depth;
     default: those given first."""
@@ -79,6 +88,37 @@ class Measurements:
     def __init__(self, options: Any, network: TrainedModel | None, plain: TrainedModel | None):
         self.options, self.network, self.plain = options, network, plain
         self._lesions: dict[TrainedModel, dict[str, np.ndarray]] = {}
+
+    def kept(self, name: str, about: dict[str, Any], measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """The result of `measure`, as JSON types, from the user's cache folder if it was measured before.
+
+        Args:
+          name: of the study.
+          about: all that the result depends on, arrays included.
+          measure: what is run where the cache has nothing.
+        """
+        digest = hashlib.sha256(repr((resjax.__version__, jax.__version__, jax.default_backend())).encode())
+        for key in sorted(about):
+            value = about[key]
+            digest.update(f"{key}:{value!r}".encode() if not isinstance(value, np.ndarray) else value.tobytes())
+        file = platformdirs.user_cache_path("resjax") / "studies" / f"{name}-{digest.hexdigest()[:20]}.json"
+        if file.is_file():
+            try:
+                return read_json(file)
+            except InputError:
+                pass  # a damaged copy is measured again, and replaced
+        result = to_json(measure())
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write(file, result)
+        except OSError as error:
+            print(f"{file}: not kept for the next time: {error}", file=sys.stderr)
+        return result
+
+    def track(self, steps: Sequence[Any], what: str) -> Iterable[Any]:
+        """The steps of a study, with a bar on a terminal."""
+        console = Console(stderr=True)
+        return track(steps, what, console=console, transient=True, disable=not console.is_terminal)
 
     def residual(self) -> TrainedModel:
         """The network that is analysed; raises InputError unless it has residual blocks."""

@@ -10,10 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jax.sharding import Mesh
 
+from resjax.analysis.chain import Chain, is_block
 from resjax.analysis.variants import predict
 from resjax.errors import InputError
-from resjax.layers import BatchNorm, Conv, Gates
+from resjax.layers import BatchNorm, Conv
 from resjax.models import Network, restack, unrolled
 
 
@@ -35,12 +37,14 @@ def predict_without_blocks(
     images: np.ndarray,
     branches: np.ndarray,
     skips: np.ndarray | None = None,
-    **options: Any,
+    batch_size: int = 256,
+    mesh: Mesh | None = None,
 ) -> np.ndarray:
     """The classes that a network predicts without some residual branches, or skips, of its blocks.
 
     A block without its branch is its shortcut: down-sampling blocks keep their projection. A removed branch is not run.
-    The running BN statistics stay those of the whole network.
+    The running BN statistics stay those of the whole network. What two lesions have in common up to the first block in
+    which they differ is computed once; the outputs of all blocks for one batch are in memory.
 
     Args:
       model: a network with residual blocks.
@@ -48,23 +52,28 @@ def predict_without_blocks(
       images: normalised, [N, H, W, C].
       branches: bool [V, num_blocks], True where the branch is deleted, in each of V lesions.
       skips: the same for the shortcuts; None deletes none.
-      **options: `batch_size`, `mesh` of `predict`.
+      batch_size: images at a time, over all devices.
+      mesh: devices that a batch is split over; default: all.
 
     Returns:
       int32 [V, N].
 
     Raises:
-      InputError: for a network without residual blocks.
+      InputError: for a network without residual blocks, lesions of another number of blocks, no images, or a batch that
+        the devices do not divide.
     """
     require_blocks(model)
-    gates = Gates(active=jnp.asarray(~branches))
-    if skips is not None:
-        gates = gates.replace(skip=jnp.asarray(~skips, jnp.float32))
-
-    def apply(variables, gates, images):
-        return model.apply(variables, images, gates=gates)
-
-    return predict(apply, variables, gates, images, **options)
+    skips = np.zeros_like(branches) if skips is None else skips
+    if branches.ndim != 2 or branches.shape[1] != model.num_blocks or skips.shape != branches.shape:
+        raise InputError(
+            f"branches, skips: expected bool [lesions, {model.num_blocks}], got shapes {branches.shape} and"
+            f" {skips.shape}"
+        )
+    variants = [
+        [(i, not branch, not skip) for i, (branch, skip) in enumerate(zip(*lesion, strict=True))]
+        for lesion in zip(branches, skips, strict=True)
+    ]
+    return Chain(model, variables, images, mesh).predict(variants, images, batch_size)
 
 
 def removable_layers(model: Network, variables: Any, images: np.ndarray) -> list[str]:
@@ -147,8 +156,7 @@ def transition_blocks(model: Network, variables: Any, images: np.ndarray) -> lis
 
     def observe(block, args, kwargs, context):
         y = block(*args, **kwargs)
-        path = context.module.path
-        if context.method_name == "__call__" and len(path) == 2 and path[1].startswith("block_"):
+        if context.method_name == "__call__" and is_block(context.module):
             changes.append(args[0].shape != y.shape)
         return y
 

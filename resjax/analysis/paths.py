@@ -3,6 +3,7 @@
 Veit et al. 2016, arXiv 1605.06431, sections 3 and 4.3: n blocks form 2^n paths, each through a branch or past it.
 """
 
+import functools
 import math
 from typing import Any
 
@@ -10,13 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax import lax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
+from resjax.analysis.chain import Chain
 from resjax.analysis.lesion import require_blocks
 from resjax.layers import Gates
 from resjax.models import Network, restack
-from resjax.train.sharding import DATA_AXIS, batch_sharding, check_batch_size, data_mesh, replicated
+from resjax.train.sharding import check_batch_size, data_mesh, put_batch
 
 
 def path_length_distribution(num_blocks: int) -> np.ndarray:
@@ -68,7 +69,7 @@ def input_gradients(
 def path_gradient_norms(
     model: Network, variables: Any, images: np.ndarray, labels: np.ndarray, paths: np.ndarray, mesh: Mesh | None = None
 ) -> np.ndarray:
-    """L2 norms of the gradient at the input along paths. The program is compiled once and runs path after path.
+    """L2 norms of the gradient at the input along paths, all behind one forward pass.
 
     Args:
       model, variables: a network with residual blocks.
@@ -83,20 +84,14 @@ def path_gradient_norms(
     Raises:
       InputError: for a network without residual blocks, or a number of images that the devices do not divide.
     """
-    mesh = mesh or data_mesh()
-    require_blocks(model)
-    check_batch_size(len(images), mesh)
-
-    def run(variables, images, labels, paths):
-        def norms(path):
-            return _norm(input_gradients(model, variables, images, labels, path), (1, 2, 3))
-
-        return lax.map(norms, paths)
-
-    split = batch_sharding(mesh)
-    each = NamedSharding(mesh, PartitionSpec(None, None, DATA_AXIS))
-    run = jax.jit(run, in_shardings=(replicated(mesh), split, split, each), out_shardings=replicated(mesh))
-    return np.asarray(run(variables, np.asarray(images, np.float32), labels, paths))
+    chain = _Linearised(model, variables, images, labels, mesh)
+    norms = []
+    for path in paths:
+        cotangents = chain.cotangents
+        for i in reversed(range(model.num_blocks)):
+            cotangents = chain.pull_both(i, cotangents, path[i])
+        norms.append(chain.image_norms(cotangents))
+    return np.stack([np.asarray(found) for found in norms])
 
 
 def effective_lengths(weights: np.ndarray, fraction: float = 0.95) -> tuple[int, int]:
@@ -125,23 +120,110 @@ def block_gradient_norms(
 
     For the rest, see `path_gradient_norms`.
     """
-    mesh = mesh or data_mesh()
-    require_blocks(model)
-    check_batch_size(len(images), mesh)
+    chain = _Linearised(model, variables, images, labels, mesh)
+    norms: list[list[Any]] = []
+    for path in paths:
+        cotangents, found = chain.cotangents / len(images), [np.float32(0)] * model.num_blocks
+        for i in reversed(range(model.num_blocks)):
+            found[i], cotangents = (
+                chain.pull_one(i, cotangents) if path[i] else (found[i], chain.pull_past(i, cotangents))
+            )
+        norms.append(found)
+    return np.array(jax.device_get(norms))
 
-    def run(variables, images, labels, paths):
-        def norms(path):
-            def loss(params):
-                logits = model.apply({**variables, "params": params}, images, gates=_route(path))
-                return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
-            return block_norms(jax.grad(loss)(variables["params"]))
+class _Linearised:
+    """The gradient of the summed cross-entropy, block by block, behind one forward pass through the whole network.
 
-        return lax.map(norms, paths)
+    The gradient along a path is linear in what goes through each branch and past it, so that any number of paths has
+    the same forward pass, and a branch off the path is not run.
 
-    whole, split = replicated(mesh), batch_sharding(mesh)
-    run = jax.jit(run, in_shardings=(whole, split, split, whole), out_shardings=whole)
-    return np.asarray(run(variables, np.asarray(images, np.float32), labels, paths))
+    Attributes:
+      cotangents: gradient with respect to the output of the last block, [N, H, W, C].
+    """
+
+    def __init__(self, model, variables, images, labels, mesh):
+        mesh = mesh or data_mesh()
+        require_blocks(model)
+        check_batch_size(len(images), mesh)
+        chain = self._chain = Chain(model, variables, images, mesh)
+        x, labels = put_batch((np.asarray(images, np.float32), np.asarray(labels)), mesh)
+        x, self._pull_start = _vjp(chain, "start", chain.before)(chain.variables, x)
+        self._branches, self._skips, self._between = [], [], {}
+        for i in range(len(chain)):
+            y, branch, skip = chain.compiled(
+                ("vjp", chain.program(i)), functools.partial(_pullbacks, chain.program(i))
+            )(chain.parameters[i], x, chain.gates(i))
+            self._branches.append(branch)
+            self._skips.append(skip)
+            if chain.follows(i + 1):
+                x = y
+            elif i + 1 < len(chain):
+                between = functools.partial(chain.between, i)
+                x, self._between[i] = _vjp(chain, ("between", i), between)(chain.variables, y)
+
+        def loss(variables, y):
+            logits = chain.after(variables, y)
+            return optax.softmax_cross_entropy_with_integer_labels(logits, labels).sum()
+
+        self.cotangents = jax.jit(jax.grad(loss, argnums=1))(chain.variables, y)
+
+    def pull_both(self, i, cotangents, open_):
+        """Through block i for the images that are `open_` [N], past it for the others."""
+        return _pull_both(self._branches[i], self._skips[i], self._behind(i, cotangents), np.float32(open_))
+
+    def pull_one(self, i, cotangents):
+        """Through the branch of block i: the norm of its kernels' gradients, and the gradient before it."""
+        return _pull_one(self._branches[i], self._behind(i, cotangents))
+
+    def pull_past(self, i, cotangents):
+        """Through the shortcut of block i."""
+        return _pull(self._skips[i], self._behind(i, cotangents))
+
+    def image_norms(self, cotangents):
+        """The norms of the gradients of the images, [N]."""
+        return _image_norms(self._pull_start, cotangents)
+
+    def _behind(self, i, cotangents):
+        return _pull(self._between[i], cotangents) if i in self._between else cotangents
+
+
+def _vjp(chain, key, function):
+    def run(variables, x):
+        y, pull = jax.vjp(lambda x: function(variables, x), x)
+        return y, pull
+
+    return chain.compiled(("vjp", key), run)
+
+
+def _pullbacks(program, variables, x, gates):
+    """The output of a block, and the pullbacks of its branch, to its variables and x, and of its shortcut."""
+    branch, skip = (gates.times(Gates(backward=Gates(jnp.float32(b), jnp.float32(1 - b)))) for b in (1, 0))
+    y, pull_branch = jax.vjp(lambda variables, x: program(variables, x, branch), variables, x)
+    _, pull_skip = jax.vjp(lambda x: program(variables, x, skip), x)
+    return y, pull_branch, pull_skip
+
+
+@jax.jit
+def _pull(pull, cotangents):
+    return pull(cotangents)[0]
+
+
+@jax.jit
+def _pull_both(branch, skip, cotangents, open_):
+    open_ = open_[:, None, None, None]
+    return branch(open_ * cotangents)[1] + skip((1 - open_) * cotangents)[0]
+
+
+@jax.jit
+def _pull_one(branch, cotangents):
+    variables, x = branch(cotangents)
+    return _kernel_norm(variables["params"]), x
+
+
+@jax.jit
+def _image_norms(pull, cotangents):
+    return _norm(pull(cotangents)[0], (1, 2, 3))
 
 
 def block_norms(params: Any) -> jax.Array:
@@ -157,12 +239,12 @@ def block_norms(params: Any) -> jax.Array:
         for name in stages[stage]
         if name.startswith("block_")
     ]
-    norms = []
-    for stage, block in sorted(names, key=_place):
-        layers = {name: layer for name, layer in stages[stage][block].items() if not name.startswith("shortcut")}
-        kernels = [layer["kernel"] for layer in layers.values() if "kernel" in layer]
-        norms.append(_norm(jnp.stack([_norm(kernel) for kernel in kernels])))
-    return jnp.stack(norms)
+    return jnp.stack([_kernel_norm(stages[stage][block]) for stage, block in sorted(names, key=_place)])
+
+
+def _kernel_norm(block):
+    layers = {name: layer for name, layer in block.items() if not name.startswith("shortcut")}
+    return _norm(jnp.stack([_norm(layer["kernel"]) for layer in layers.values() if "kernel" in layer]))
 
 
 def _norm(x, axes=None):

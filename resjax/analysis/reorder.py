@@ -2,12 +2,11 @@
 
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
+from resjax.analysis.chain import Chain
 from resjax.analysis.lesion import require_blocks
-from resjax.analysis.variants import predict
 from resjax.errors import InputError
 from resjax.models import Network, restack
 
@@ -52,22 +51,31 @@ def kendall_tau(orders: np.ndarray) -> np.ndarray:
 
 
 def predict_reordered(
-    model: Network, variables: Any, images: np.ndarray, orders: np.ndarray, **options: Any
+    model: Network,
+    variables: Any,
+    images: np.ndarray,
+    orders: np.ndarray,
+    batch_size: int = 256,
+    mesh: Mesh | None = None,
 ) -> np.ndarray:
     """The classes that a network predicts with its blocks in other orders.
+
+    What two orders have in common up to the first block in which they differ is computed once.
 
     Args:
       model: a network with residual blocks.
       variables: variables of the model.
       images: normalised, [N, H, W, C].
       orders: int [P, num_blocks]: the block at each position, within `exchangeable_blocks`.
-      **options: `batch_size`, `mesh` of `predict`.
+      batch_size: images at a time, over all devices.
+      mesh: devices that a batch is split over; default: all.
 
     Returns:
       int32 [P, N].
 
     Raises:
-      InputError: for a network without residual blocks, or an order that moves blocks of different shapes.
+      InputError: for a network without residual blocks, an order that moves blocks of different shapes, no images, or a
+        batch that the devices do not divide.
     """
     require_blocks(model)
     groups = exchangeable_blocks(variables)
@@ -76,21 +84,8 @@ def predict_reordered(
         restored[:, group] = np.sort(restored[:, group])
     if orders.shape[1:] != (model.num_blocks,) or np.any(restored != np.arange(model.num_blocks)):
         raise InputError("orders: expected permutations [P, num_blocks] within each of exchangeable_blocks(variables)")
-
-    stages = _stage_names(variables)
-
-    def apply(variables, order, images):
-        moved = {}
-        for collection, tree in restack(variables, stages).items():
-            moved[collection] = dict(tree)
-            for stage, group in zip(stages, groups, strict=True):
-                if len(group) and stage in tree:
-                    index = order[group[0] : group[-1] + 1] - group[0]
-                    blocks = jax.tree.map(lambda leaf, index=index: leaf[index], tree[stage]["blocks"])
-                    moved[collection][stage] = tree[stage] | {"blocks": blocks}
-        return model.apply(restack(moved, model.stacked_stages), images)
-
-    return predict(apply, variables, jnp.asarray(orders), images, **options)
+    variants = [[(block, True, True) for block in order] for order in orders.tolist()]
+    return Chain(model, variables, images, mesh).predict(variants, images, batch_size)
 
 
 def _stage_names(variables):

@@ -197,6 +197,24 @@ def test_networks_of_one_name_are_measured_each(run):
     assert measurements.lesions(first) is found[0]
 
 
+@pytest.mark.quick
+def test_what_does_not_depend_on_the_network_is_measured_once(tmp_path, monkeypatch):
+    """Other inputs are measured again, and so is a copy that is damaged."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    measurements, calls = Measurements(Options(), None, None), []
+
+    def kept(inputs):
+        return measurements.kept(
+            "shattered", {"inputs": inputs}, lambda: {"calls": np.array([calls.append(1), len(calls)])[1]}
+        )
+
+    first, second = np.arange(3), np.arange(3) + 1
+    assert [kept(first)["calls"], kept(first)["calls"], kept(second)["calls"]] == [1, 1, 2]
+    for file in tmp_path.rglob("shattered-*.json"):
+        file.write_text("{")
+    assert kept(first)["calls"] == 3
+
+
 def _initial(model, seed):
     return jax.jit(model.init)(jax.random.key(seed), np.zeros((1, 32, 32, 3), np.float32))
 

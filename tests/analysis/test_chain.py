@@ -1,0 +1,57 @@
+"""A network block by block is the network, and what variants share runs once."""
+
+import jax
+import numpy as np
+import pytest
+
+from resjax import InputError, StochasticDepth
+from resjax.analysis.chain import Chain
+from resjax.models import VGG, Highway, PreActResNet, ResNet, SpeedResNet
+
+IMAGES = np.random.default_rng(0).normal(size=(8, 8, 8, 3)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        ResNet(stage_sizes=(2, 1), widths=(3, 4), shortcut="B", remat="full", stochastic_depth=StochasticDepth(0.5)),
+        ResNet(stage_sizes=(1, 1), widths=(3, 4), shortcut="none"),
+        PreActResNet(stage_sizes=(1, 2), widths=(3, 4), order="relu_only_pre_activation", scan=True),
+        Highway(stage_sizes=(1, 2), widths=(3, 4)),  # pooling and a convolution between its stages
+        SpeedResNet(widths=(3, 4)),
+    ],
+    ids=lambda model: f"{type(model).__name__}-{getattr(model, 'shortcut', '')}",
+)
+def test_the_chain_is_the_network(model, draw_variables):
+    variables = draw_variables(model, IMAGES)
+    chain = Chain(model, variables, IMAGES)
+    ((batch, number),) = chain.batches(IMAGES[:5], 8)
+    x, shapes = chain.start(batch), []
+    for i in range(len(chain)):
+        y = chain.block(i, x)
+        shapes.append(y.shape[1:])
+        x = chain.behind(i, y)
+    expected = jax.jit(model.apply)(variables, IMAGES[:5])
+    np.testing.assert_allclose(chain.finish(y)[:number], expected, rtol=1e-4, atol=1e-5)
+    assert tuple(shapes) == chain.shapes and len(chain) == (model.num_blocks or 2)
+
+
+def test_what_variants_share_runs_once(draw_variables, monkeypatch):
+    """Of a network of four blocks: whole, without its last, without its first, and whole again."""
+    model = PreActResNet(stage_sizes=(2, 2), widths=(3, 4))
+    chain, ran = Chain(model, draw_variables(model, IMAGES), IMAGES), []
+    block = chain.block
+    monkeypatch.setattr(chain, "block", lambda i, *args: ran.append(i) or block(i, *args))
+    lesions = np.array([[1, 1, 1, 1], [1, 1, 1, 0], [0, 1, 1, 1], [1, 1, 1, 1]], bool)
+    classes = chain.predict(
+        [[(i, kept, True) for i, kept in enumerate(lesion)] for lesion in lesions.tolist()], IMAGES, 8
+    )
+    assert sorted(ran) == [0, 0, 1, 1, 2, 2, 3, 3, 3]
+    np.testing.assert_array_equal(classes[0], classes[3])
+
+
+@pytest.mark.quick
+def test_a_network_without_blocks_is_named(draw_variables):
+    model = VGG(stage_sizes=(1,), width=3)
+    with pytest.raises(InputError, match="VGG: its stages have no blocks"):
+        Chain(model, draw_variables(model, IMAGES), IMAGES)
