@@ -56,7 +56,7 @@ class ModelConfig:
     # are equal configs.
     def __init__(self, name: str, **fields: Any):
         self.name = name
-        known, objects = self.network_fields(), self._objects()
+        known, objects = self.network_fields(), self._objects
         for field, value in [(field, fields.pop(field)) for field in objects if field in fields]:
             fields = {key: kept for key, kept in fields.items() if not key.startswith(f"{field}.")}
             if value is not None:
@@ -105,25 +105,34 @@ class ModelConfig:
 
     def network_fields(self) -> dict[str, NetworkField]:
         """The fields of the network of this name that flags can change; last those of the objects that it may hold."""
+        return self._network_fields
+
+    @functools.cached_property
+    def _network_fields(self) -> dict[str, NetworkField]:
         found: dict[str, NetworkField] = {}
-        for cls, values in self.networks():
+        for cls, values in self._networks:
             types_of, help_of = _types(cls), described_fields(cls)
             for name, default in values.items():
                 kind = plain_type(types_of[name])
                 if name not in _ELSEWHERE and kind is not None and not callable(default):
                     found.setdefault(name, NetworkField(kind, default, help_of.get(name, "")))
         return found | {
-            f"{name}.{key}": field for name, held in self._objects().items() for key, field in held.fields().items()
+            f"{name}.{key}": field for name, held in self._objects.items() for key, field in held.fields().items()
         }
 
+    @functools.cached_property
     def _objects(self) -> dict[str, "_Held"]:
         """The fields of the network whose values are objects of dataclasses."""
         found = {
             name: _Held(_dataclasses(_types(cls)[name]), default)
-            for cls, values in self.networks()
+            for cls, values in self._networks
             for name, default in values.items()
         }
         return {name: held for name, held in found.items() if held.kinds}
+
+    @functools.cached_property
+    def _networks(self) -> list[tuple[type[nn.Module], dict[str, Any]]]:
+        return self.networks()
 
     def networks(self) -> list[tuple[type[nn.Module], dict[str, Any]]]:
         """The classes whose fields are flags, and the values that the name stands for."""
@@ -134,7 +143,7 @@ class ModelConfig:
 
     def overrides(self) -> dict[str, Any]:
         """The fields that differ, as arguments of `resjax.create_model`."""
-        made = {name: held.made_of(name, self.fields) for name, held in self._objects().items()}
+        made = {name: held.made_of(name, self.fields) for name, held in self._objects.items()}
         plain = {field: value for field, value in self.fields.items() if "." not in field}
         return plain | {name: value for name, value in made.items() if value is not None}
 
@@ -186,6 +195,7 @@ class _Held:
         return {key: value for key, value in vars(made).items() if key not in usual or value != usual[key]}
 
 
+@functools.cache
 def _dataclasses(kind: Any) -> tuple[type, ...]:
     """The dataclasses in a type or a union; modules, which have variables of their own, are none."""
     members = typing.get_args(kind) if typing.get_origin(kind) in (typing.Union, types.UnionType) else (kind,)
@@ -211,6 +221,7 @@ def _types(cls: type) -> dict[str, Any]:
     return typing.get_type_hints(cls)
 
 
+@functools.cache
 def plain_type(kind: Any) -> Any:
     """The part of a type that a flag can read: numbers, strings, Literals, None, and tuples; None where there is none.
 

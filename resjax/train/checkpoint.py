@@ -7,19 +7,23 @@ import shutil
 import sys
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 
 from resjax.errors import InputError
 from resjax.models import restack, stacked_stages
-from resjax.train.digests import ITEM, DigestHandler, SaveDigests, find_damage, has_digests
+from resjax.train.digests import ITEM, find_damage, has_digests
 from resjax.train.metrics import Sums, Totals
 from resjax.train.sharding import same_everywhere, wait_for_processes
 from resjax.train.state import TrainState
 from resjax.train.wrappers import slow_params
+
+if TYPE_CHECKING:
+    import orbax.checkpoint as ocp
+
+# Orbax takes as long to import as JAX: the functions that use it do, for programs that read and write no checkpoint.
 
 _log = logging.getLogger(__name__)
 
@@ -135,7 +139,7 @@ class Checkpoints:
         """Waits until `save` is done; raises CheckpointError if it could not write."""
         self._wait(self._latest)
 
-    def _wait(self, manager: ocp.CheckpointManager) -> None:
+    def _wait(self, manager: "ocp.CheckpointManager") -> None:
         try:
             manager.wait_until_finished()
             manager.check_for_errors()
@@ -159,6 +163,8 @@ class Checkpoints:
           CheckpointError: if there is none, its files or its step are not those that were written, it cannot be read,
             or it belongs to another network.
         """
+        import orbax.checkpoint as ocp
+
         manager, kind = (self._best, "best") if best else (self._latest, "latest")
         step = manager.latest_step() if step is None else step
         if step is None:
@@ -197,6 +203,10 @@ class Checkpoints:
         return Restored(state, totals, restored["run"])
 
     def _save(self, manager, state, totals, run):
+        import orbax.checkpoint as ocp
+
+        from resjax.train.digest_handler import SaveDigests
+
         step = int(state.step)
         if step in manager.all_steps():
             return
@@ -280,6 +290,8 @@ def _read_state(
     folder: pathlib.Path, step: int | None, check_run: Callable[[dict[str, Any]], None] | None
 ) -> tuple[Any, int]:
     """The state in a folder of checkpoints as nested dictionaries, and its step; None takes the newest."""
+    import orbax.checkpoint as ocp
+
     if not folder.is_dir():
         raise CheckpointError(f"{folder} holds no checkpoint")
     sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
@@ -309,7 +321,9 @@ def _read_state(
     return state, step
 
 
-def _manager(directory: pathlib.Path, **options: Any) -> ocp.CheckpointManager:
+def _manager(directory: pathlib.Path, **options: Any) -> "ocp.CheckpointManager":
+    import orbax.checkpoint as ocp
+
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -322,6 +336,10 @@ def _manager(directory: pathlib.Path, **options: Any) -> ocp.CheckpointManager:
 
 
 def _handlers() -> dict[str, Any]:
+    import orbax.checkpoint as ocp
+
+    from resjax.train.digest_handler import DigestHandler
+
     # The digests come last, see `DigestHandler`.
     return {"train": ocp.StandardCheckpointHandler(), "run": ocp.JsonCheckpointHandler(), ITEM: DigestHandler()}
 
@@ -345,7 +363,7 @@ def _check_step(folder: pathlib.Path, inside: int, step: int) -> None:
         raise CheckpointError(f"checkpoint {folder} is damaged (it is of step {inside})")
 
 
-def _why_unreadable(manager: ocp.CheckpointManager, step: int, template: TrainState) -> str:
+def _why_unreadable(manager: "ocp.CheckpointManager", step: int, template: TrainState) -> str:
     """Why a checkpoint could not be restored: a parameter of another shape than the template's, or unknown damage."""
     try:
         saved = manager.item_metadata(step).train.tree["state"]

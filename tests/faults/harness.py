@@ -179,7 +179,7 @@ class Harness:
 
     def _at_a_place(self, place: str) -> None:
         from experiments.training import curves
-        from resjax.train.digests import DigestHandler
+        from resjax.train.digest_handler import DigestHandler
 
         owner, name = {
             "save": (DigestHandler, "finalize"),

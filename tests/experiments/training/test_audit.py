@@ -12,7 +12,7 @@ import pytest
 from experiments import audit
 from experiments.training.audit import Audit, Finding, Span, choose
 from resjax.errors import InputError
-from resjax.train import digests
+from resjax.train import digest_handler
 from resjax.train.checkpoint import _handlers
 from tests.conftest import ROOT
 from tests.helpers.command import outcome
@@ -60,7 +60,7 @@ def test_a_checkpoint_and_metrics_that_were_replaced_whole_are_found(run, tmp_pa
         params["head"]["linear"]["bias"] = np.nextafter(params["head"]["linear"]["bias"], np.float32(1))
         manager.delete(6)
         items = {"train": ocp.args.StandardSave(saved["train"]), "run": ocp.args.JsonSave(saved["run"])}
-        manager.save(6, args=ocp.args.Composite(**items, digests=digests.SaveDigests(6)), force=True)
+        manager.save(6, args=ocp.args.Composite(**items, digests=digest_handler.SaveDigests(6)), force=True)
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     lines[1]["test_error"] -= 10
     (run / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))

@@ -57,7 +57,7 @@ def _matching_digests(rng: random.Random, folder: Path) -> None:
     data = path.read_bytes()
     is_json = data.startswith(b"{") and rng.random() < 0.7
     path.write_bytes(mutators.edited_json_text(rng, data) if is_json else mutators.torn(rng, data))
-    (checkpoint / digests.ITEM / digests._FILE).write_bytes(digests._digests(checkpoint, 0))
+    (checkpoint / digests.ITEM / digests.FILE).write_bytes(digests.digests(checkpoint, 0))
 
 
 def _ledger(folder: Path) -> None:
