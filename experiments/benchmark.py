@@ -183,6 +183,9 @@ def measure(
             row |= _rates(seconds, kind, batch, row)
         for side, worker in sides.items():
             row[side]["peak_memory_mib"] = worker.peak_memory()
+        rivals = [row[side]["peak_memory_mib"] for side in sides if side != "resjax"]
+        if "resjax" in sides and rivals:
+            row["memory_ratio"] = row["resjax"]["peak_memory_mib"] / min(rivals)
     finally:
         for worker in sides.values():
             worker.close()
@@ -222,20 +225,21 @@ def table(results: dict[str, Any]) -> str:
         f"{results['date']}, {results['dtype']}, {', '.join(f'{k} {v}' for k, v in results['machine'].items())}",
         "",
         "| network, batch | resjax img/s | PyTorch img/s | ratio (range) | forward ratio | of the matmul rate |"
-        " trace + lower + compile s | peak MiB |",
-        "|---|---|---|---|---|---|---|---|",
+        " trace + lower + compile s | step's program MiB | peak MiB of the process | PyTorch's (ratio) |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         if "train_images_per_second" not in row["resjax"]:
             lines.append(f"| {row['network']}, {row['batch']} | left out: {row['resjax']['left_out']} |")
             continue
         ours, compiled = row["resjax"], "no PyTorch"
-        theirs = ratio = forward = compiled
+        theirs = ratio = forward = memory = compiled
         if "train_ratio" in row:
             rival = row["train_rival"]
             theirs = f"{row[rival]['train_images_per_second']:.1f} ({rival.removeprefix('torch_')})"
             low, high = row["train_ratio_range"]
             ratio, forward = f"{row['train_ratio']:.2f} ({low:.2f} .. {high:.2f})", f"{row['forward_ratio']:.2f}"
+            memory = f"{ours['peak_memory_mib'] / row['memory_ratio']:.0f} ({row['memory_ratio']:.2f})"
         cells = (
             f"{row['network']}, {row['batch']}",
             f"{ours['train_images_per_second']:.1f}",
@@ -244,12 +248,17 @@ def table(results: dict[str, Any]) -> str:
             forward,
             f"{row['share_of_ceiling']:.0%}",
             f"{ours['trace_s']:.1f} + {ours['lower_s']:.1f} + {ours['compile_s']:.1f}",
+            f"{ours['program_mib']:.0f}",
             f"{ours['peak_memory_mib']:.0f}",
+            memory,
         )
         lines.append(f"| {' | '.join(cells)} |")
-    ratios = [row["train_ratio"] for row in rows if "train_ratio" in row]
-    if ratios:
-        lines += ["", f"Geometric mean of the ratios: {statistics.geometric_mean(ratios):.2f}."]
+    compared = [row for row in rows if "train_ratio" in row]
+    if compared:
+        rate, memory = (
+            statistics.geometric_mean(row[key] for row in compared) for key in ("train_ratio", "memory_ratio")
+        )
+        lines += ["", f"Geometric mean of the ratios: {rate:.2f}; of the ratios of memory: {memory:.2f}."]
     return "\n".join(lines)
 
 

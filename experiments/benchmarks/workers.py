@@ -112,6 +112,7 @@ class _Resjax:
 
     def __init__(self, name: str, batch: int, dtype: str, form: dict[str, Any]):
         from experiments.runtime.backend import prepare_backend
+        from experiments.runtime.compiled import peak_bytes
 
         prepare_backend((batch,), "off")
         import jax
@@ -150,11 +151,12 @@ class _Resjax:
             "trace_s": traced_at - started,
             "lower_s": lowered_at - traced_at,
             "compile_s": time.perf_counter() - lowered_at,
+            "program_mib": jax.device_count() * peak_bytes(self._run) / 2**20,
             "ceiling_gflops": _matmul_rate(jnp.dtype(dtype)),
             "machine": machine(),
         }
-        variables = jax.tree.map(jnp.copy, state.variables)
-        self._forward = jax.jit(lambda images: model.apply(variables, images), out_shardings=split)
+        # Variables are an argument: a compiled program would hold those of its closure as constants.
+        self._forward = jax.jit(model.apply, out_shardings=split)
         self._state, self._jax = state, jax
         self.round("forward", 1), self.round("train", 1)
         self.facts["seconds_per_step"] = self.round("train", 1)
@@ -167,7 +169,7 @@ class _Resjax:
                 self._state = self._jax.block_until_ready(self._run(self._state, self._batch, count))
             else:
                 for _ in range(count):
-                    self._jax.block_until_ready(self._forward(self._batch[0]))
+                    self._jax.block_until_ready(self._forward(self._state.variables, self._batch[0]))
         return (time.perf_counter() - started) / steps
 
     def peak_memory(self) -> float:

@@ -62,20 +62,24 @@ class Needs:
         return {key: value for key, value in dataclasses.asdict(self).items() if key != "collectives"}
 
 
-def needs(compiled: Any) -> Needs:
-    """Reads a compiled function, `jax.jit(f).lower(..).compile()`, of any device."""
-    memory, text = compiled.memory_analysis(), compiled.as_text()
-    program = Program(text)
-    analysis = compiled.cost_analysis() or {}
+def peak_bytes(compiled: Any) -> int:
+    """Bytes of memory that a compiled function needs at most on each device, its arguments and results among them."""
+    memory = compiled.memory_analysis()
     in_use = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
     # The first JAX with a peak is 0.8.
-    peak = getattr(memory, "peak_memory_in_bytes", 0) or in_use + memory.temp_size_in_bytes
+    return max(getattr(memory, "peak_memory_in_bytes", 0) or in_use + memory.temp_size_in_bytes, in_use)
+
+
+def needs(compiled: Any) -> Needs:
+    """Reads a compiled function, `jax.jit(f).lower(..).compile()`, of any device."""
+    program = Program(compiled.as_text())
+    analysis = compiled.cost_analysis() or {}
     counted = {"flops": program.flops, "bytes": program.bytes}
     if "bytes accessed" in analysis:
         counted = {"flops": analysis["flops"], "bytes": analysis["bytes accessed"]}
     return Needs(
-        peak=max(peak, in_use),
-        temporaries=memory.temp_size_in_bytes,
+        peak=peak_bytes(compiled),
+        temporaries=compiled.memory_analysis().temp_size_in_bytes,
         kernels=program.kernels,
         collectives=tuple(collectives(compiled)),
         **counted,

@@ -16,6 +16,8 @@ def test_measures_this_library_alone(tmp_path, capsys):
     assert row["network"] == "resnet_8" and row["batch"] == 4 and "train_ratio" not in row
     assert ours["forward_images_per_second"] > 0 and ours["train_images_per_second"] > 0
     assert row["share_of_ceiling"] > 0 and ours["ceiling_gflops"] > 0 and ours["peak_memory_mib"] > 50
+    # Parameters and momentum, float32, on each device; all that a process holds is more than its program does.
+    assert 2 * 4 * row["parameters"] / 2**20 < ours["program_mib"] < ours["peak_memory_mib"]
     assert all(ours[part] > 0 for part in ("trace_s", "lower_s", "compile_s"))
     table = (tmp_path / "results.md").read_text()
     assert table in capsys.readouterr().out + "\n" and "| resnet_8, 4 |" in table and "no PyTorch" in table
@@ -27,6 +29,16 @@ def test_the_ratio_is_the_median_within_rounds_against_the_faster_rival():
     found = benchmark._rates(seconds, "train", 10, row)
     assert found == {"train_ratio": 1.0, "train_ratio_range": [0.5, 3.0], "train_rival": "torch_eager"}
     assert row["resjax"]["train_images_per_second"] == 5.0
+
+
+def test_the_table_compares_memory_with_the_rival_that_needs_least():
+    ours = {"train_images_per_second": 1.0, "program_mib": 100.0, "peak_memory_mib": 300.0}
+    ours |= dict.fromkeys(("trace_s", "lower_s", "compile_s"), 1.0)
+    row = {"network": "resnet_20", "batch": 8, "resjax": ours, "share_of_ceiling": 0.5, "memory_ratio": 1.5}
+    row |= {"train_ratio": 0.5, "train_ratio_range": [0.4, 0.6], "forward_ratio": 1, "train_rival": "torch_eager"}
+    row["torch_eager"] = {"train_images_per_second": 2.0}
+    text = benchmark.table({"date": "2026-11-30", "dtype": "float32", "machine": {}, "networks": [row]})
+    assert "| 100 | 300 | 200 (1.50) |" in text and "ratios: 0.50; of the ratios of memory: 1.50." in text
 
 
 @pytest.mark.parametrize(
