@@ -4,19 +4,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from resjax.errors import InputError
-from resjax.interop import (
-    from_pretrained,
-    list_pretrained,
-    load_torch_weights,
-    preprocessing,
-    pretrained_info,
-    push_to_hub,
-    replace_head,
-    save_pretrained,
-    to_onnx,
-    to_stablehlo,
-    to_torch,
-)
 from resjax.jax_versions import known_issues
 from resjax.layers import ConstantScaling, EffectivePaths, Gates, Gating, ShortcutDropout, StochasticDepth
 from resjax.models import ModelInfo, create_model, list_models, model_info, register_model
@@ -24,7 +11,21 @@ from resjax.models import ModelInfo, create_model, list_models, model_info, regi
 if TYPE_CHECKING:
     from resjax import analysis as analysis
     from resjax import data as data
+    from resjax import interop as interop
     from resjax import train as train
+    from resjax.interop import (
+        from_pretrained,
+        list_pretrained,
+        load_torch_weights,
+        preprocessing,
+        pretrained_info,
+        push_to_hub,
+        replace_head,
+        save_pretrained,
+        to_onnx,
+        to_stablehlo,
+        to_torch,
+    )
 
 __all__ = [
     "ConstantScaling",
@@ -56,14 +57,20 @@ __all__ = [
 __version__ = "0.1.0"
 
 # Imported when they are first asked for: `import resjax` stays as light as the networks are.
-_LAZY = ("analysis", "data", "train")
+_LAZY = ("analysis", "data", "interop", "train")
+_OF_INTEROP = (
+    *("from_pretrained", "list_pretrained", "load_torch_weights", "preprocessing", "pretrained_info", "push_to_hub"),
+    *("replace_head", "save_pretrained", "to_onnx", "to_stablehlo", "to_torch"),
+)
 
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
         return importlib.import_module(f"{__name__}.{name}")
+    if name in _OF_INTEROP:
+        return getattr(importlib.import_module(f"{__name__}.interop"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY})
+    return sorted({*globals(), *_LAZY, *_OF_INTEROP})

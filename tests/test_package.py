@@ -58,15 +58,15 @@ import contextlib, sys, flax.linen, optax
 known = set(sys.modules)  # some versions of flax import orbax
 import resjax
 loaded = lambda: {{name.partition(".")[0] for name in sys.modules.keys() - known}}
-by_resjax = loaded()
+by_resjax, light = loaded(), not {{"resjax.interop", "resjax.data", "resjax.train"}} & sys.modules.keys()
 from experiments import cifar
 with contextlib.redirect_stdout(sys.stderr), contextlib.suppress(SystemExit):
     cifar.main(["--help"])
-offers = all(hasattr(resjax, name) for name in ("Gates", "create_model", "list_models", "model_info"))
-print([sorted(by_resjax & {HEAVY | {"tyro", "experiments"}}), sorted(loaded() & {HEAVY}), offers])
+offers = all(hasattr(resjax, name) for name in ("Gates", "create_model", "from_pretrained", "model_info"))
+print([sorted(by_resjax & {HEAVY | {"tyro", "experiments"}}), sorted(loaded() & {HEAVY}), light, offers])
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert ast.literal_eval(done.stdout) == [[], [], True]
+    assert ast.literal_eval(done.stdout) == [[], [], True, True]
     assert "Most used flags" in done.stderr
 
 
