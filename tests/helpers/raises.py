@@ -73,7 +73,7 @@ def recorded(arguments: Sequence[str], folder: pathlib.Path) -> int:
 def read_places(folder: pathlib.Path) -> dict[str, set[int]]:
     """The lines of each file whose `raise` ran in any process that recorded into `folder`."""
     reached = collections.defaultdict(set)
-    for file in folder.iterdir():
+    for file in filter(pathlib.Path.is_file, folder.iterdir()):
         for place in file.read_text().splitlines():
             name, _, line = place.rpartition(":")
             reached[name].add(int(line))

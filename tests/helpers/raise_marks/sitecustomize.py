@@ -7,6 +7,8 @@ because it sees each line of JAX, too. Marks take none until an error is raised,
 import ast
 import builtins
 import os
+import sys
+from _thread import allocate_lock
 from importlib.machinery import SourceFileLoader
 
 _ROOT = os.path.realpath(os.path.join(os.path.dirname(__file__), "..", "..", ".."))
@@ -14,7 +16,8 @@ _PACKAGES = tuple(os.path.join(_ROOT, package, "") for package in ("resjax", "ex
 _FOLDER = os.environ.get("RESJAX_RAISED", "")
 # Tests replace these, to raise errors.
 _open, _write, _close = os.open, os.write, os.close
-_source_to_code, _path_stats = SourceFileLoader.source_to_code, SourceFileLoader.path_stats
+_source_to_code, _get_code = SourceFileLoader.source_to_code, SourceFileLoader.get_code
+_lock = allocate_lock()
 _seen: set[str] = set()
 
 
@@ -50,14 +53,20 @@ def _with_marks(self, data, path, *, _optimize=-1):
     return _source_to_code(self, data, path, _optimize=_optimize)
 
 
-def _uncached(self, path):
-    # The import system then neither reads nor writes bytecode, which would not have, or keep, the marks.
-    if _is_ours(path):
-        raise OSError
-    return _path_stats(self, path)
+def _get_marked(self, fullname):
+    """Bytecode with marks lies in the folder, for the next process, and never beside the source."""
+    if not _is_ours(self.path):
+        return _get_code(self, fullname)
+    with _lock:
+        before = sys.pycache_prefix, sys.dont_write_bytecode
+        sys.pycache_prefix, sys.dont_write_bytecode = os.path.join(_FOLDER, "bytecode"), False
+        try:
+            return _get_code(self, fullname)
+        finally:
+            sys.pycache_prefix, sys.dont_write_bytecode = before
 
 
 if _FOLDER:
     builtins.__raised__ = _raised
     SourceFileLoader.source_to_code = _with_marks
-    SourceFileLoader.path_stats = _uncached
+    SourceFileLoader.get_code = _get_marked
