@@ -1,7 +1,8 @@
-"""curves.png: loss, error and learning rate of a run, redrawn each epoch."""
+"""curves.png: loss, error and learning rate of a run, redrawn while a run trains."""
 
 import concurrent.futures
 import pathlib
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,10 +14,12 @@ from experiments.training.metric import TEST_ERROR, Metric
 
 Rates = Sequence[tuple[float, float]]
 """(epoch, learning rate) of a schedule, dense enough to be drawn."""
+_SHARE = 0.05
+"""Part of the time that may go to drawing: the epochs of a tiny run are shorter than their figure takes."""
 
 
 class CurvesDrawer:
-    """Draws the curves in a thread while the next epoch trains.
+    """Draws the curves in a thread while the next epoch trains; a twentieth of the time at most goes to it.
 
     Args:
       thread: an executor with one worker, which may draw for several runs.
@@ -38,22 +41,32 @@ class CurvesDrawer:
         self._path = path
         self._thread = thread
         self._drawing: concurrent.futures.Future | None = None
+        self._next = 0.0
+        self.drawn = 0
+        """Number of records in the newest drawing, which may not be on disk yet."""
 
     def draw(self, records: Sequence[dict[str, Any]], wait: bool) -> None:
         """Redraws the file; raises the exception of the previous drawing if that failed.
 
         Args:
           records: see `draw_curves`.
-          wait: return only when the file is drawn. Otherwise, if the last drawing is still running, this call is
-            skipped.
+          wait: return only when the file is drawn. Otherwise, if the last drawing is still running, or was a moment
+            ago, this call is skipped.
         """
         if self._drawing is not None:
             if not self._drawing.done() and not wait:
                 return
             self._drawing.result()
-        self._drawing = self._thread.submit(draw_curves, self._path, list(records), *self._arguments)
+        if wait or time.monotonic() >= self._next:
+            self._drawing, self.drawn = self._thread.submit(self._draw, list(records)), len(records)
         if wait:
             self._drawing.result()
+
+    def _draw(self, records: Sequence[dict[str, Any]]) -> None:
+        begin = time.monotonic()
+        draw_curves(self._path, records, *self._arguments)
+        end = time.monotonic()
+        self._next = end + (end - begin) / _SHARE
 
 
 def draw_curves(

@@ -98,6 +98,8 @@ class Engine:
                 except Interrupted as stop:
                     self._save()
                     self.runs.wait()
+                    for run in self.runs:
+                        run.finish()
                     self._display.message(
                         f"stopped by {stop} at step {self._step}: saved in {self.runs.where};"
                         " run the same command again to resume"

@@ -33,7 +33,6 @@ class SeedRun:
         self.seed, self.workdir = seed, workdir
         self._task, self._resolved = task, resolved
         self._trackers: Sequence[Tracker] = ()
-        self._drew_all = False
         self.records: list[dict[str, Any]] = []
         """The lines of metrics.jsonl, one for each completed epoch."""
 
@@ -109,14 +108,15 @@ class SeedRun:
         if not self.workdir.writes:
             return
         self._curves.draw(self.records, wait=last)
-        self._drew_all = last
         values = {key: value for key, value in record.items() if key != "step" and np.ndim(value) == 0}
         for tracker in self._trackers:
             tracker.log(values, record["step"])
 
     def finish(self) -> None:
-        """Draws the curves, if the process that wrote the last line ended before it came to them."""
-        is_done = self._drew_all or (self.workdir.is_finished() and self.workdir.curves.exists())
+        """Draws the curves if a line is not among them: epochs were short, or the process that wrote it was killed."""
+        is_done = self._curves.drawn == len(self.records) or (
+            self.workdir.is_finished() and self.workdir.curves.exists()
+        )
         if self.workdir.writes and self.records and not is_done:
             self._curves.draw(self.records, wait=True)
 

@@ -1,6 +1,7 @@
 """Several seeds at once: each ends as its own run would, stopped anywhere or not, and the command says their mean."""
 
 import dataclasses
+import functools
 import json
 import re
 import shutil
@@ -25,12 +26,12 @@ from resjax import InputError, train
 from tests.experiments.training import test_engine
 from tests.helpers import problem
 from tests.helpers.command import outcome
-
-pytestmark = pytest.mark.many_steps
+from tests.helpers.programs import shared_programs  # noqa: F401 (a fixture)
 
 SEEDS = (5, 6, 7)
 
 
+@functools.cache
 def _task():
     """With a learning rate that is each seed's own."""
     warm_up = train.warm_up_until(0.975, 0.1)

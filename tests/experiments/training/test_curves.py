@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from experiments.training import curves
 from experiments.training.curves import CurvesDrawer, draw_curves
 
 
@@ -38,3 +39,24 @@ def test_a_waited_drawing_is_on_disk_and_a_failed_one_is_raised(tmp_path):
         assert (tmp_path / "curves.png").exists()
         with pytest.raises(OSError):
             CurvesDrawer(thread, tmp_path / "missing" / "curves.png", "title", None, "").draw(_records(3), wait=True)
+
+
+def test_short_epochs_are_not_drawn_one_by_one(tmp_path, monkeypatch):
+    """Each drawing takes a second; a twentieth of the time goes to it."""
+    clock, drawn = [0.0], []
+
+    def draw(path, records, *_):
+        clock[0] += 1
+        drawn.append(len(records))
+
+    monkeypatch.setattr(curves.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(curves, "draw_curves", draw)
+    with concurrent.futures.ThreadPoolExecutor(1) as thread:
+        drawer = CurvesDrawer(thread, tmp_path / "curves.png", "title", None, "")
+        for epoch in range(1, 100):
+            drawer.draw(_records(epoch), wait=False)
+            drawer._drawing.result()
+            clock[0] += 1
+        assert drawn == [1, 21, 41, 61, 81] and drawer.drawn == 81
+        drawer.draw(_records(99), wait=True)
+        assert drawn[-1] == drawer.drawn == 99

@@ -23,11 +23,11 @@ from experiments.training.task import Task, first_layer_gradient
 from experiments.training.workdir import GRADIENT_KEYS, METRIC_KEYS, VALIDATION_KEYS, Workdir
 from resjax import InputError, train
 from tests.helpers import problem
-
-pytestmark = pytest.mark.many_steps
+from tests.helpers.programs import shared_programs  # noqa: F401 (a fixture)
 
 CONFIG = Config(ModelConfig("resnet_8"), epochs=3, batch_size=16, eval_batch_size=32, seed=5)
 RESOLVED = {"name": "test", "config": CONFIG.identity()}
+OBJECTIVE = train.classification()
 
 
 def _task(learning_rate=0.05) -> Task:
@@ -41,6 +41,8 @@ def _task(learning_rate=0.05) -> Task:
         train_data=problem.images_and_labels(100),  # 6 batches and 4 images that are skipped
         test_data=problem.images_and_labels(50, seed=1),
         title="test",
+        objective=OBJECTIVE,
+        make_eval_step=lambda *of: train.make_eval_step(*of),
     )
 
 
