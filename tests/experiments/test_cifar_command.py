@@ -15,7 +15,6 @@ from experiments.training.workdir import read_saved_run
 from resjax.data.normalization import patch_whitening
 from tests.helpers.command import outcome
 
-pytestmark = pytest.mark.many_steps
 
 _main = functools.partial(outcome, cifar.main)
 
@@ -107,7 +106,7 @@ def test_no_data_and_no_network_is_one_error_that_names_both_ways(capsys, tmp_pa
     assert not (tmp_path / "run").exists()
 
 
-SHORT = ("--config", "quickstart", "--model.name", "resnet_8", "--model.widths", "8", "16", "32")
+SHORT = ("--config", "quickstart", "--model.name", "resnet_8", "--model.widths", "4", "4", "8")
 SHORT += ("--epochs", "2", "--batch_size", "256")
 
 
@@ -126,17 +125,17 @@ def test_summary_holds_errors_beside_what_was_changed_and_where_it_ran(short_run
     assert summary["best_test_error"] == min(record["test_error"] for record in records)
     assert (summary["train_images"], summary["test_images"], summary["steps"]) == (5000, 1000, 2 * (5000 // 256))
     assert summary["published"] is None and "not CIFAR-10 errors" in summary["dataset_description"]
-    changed = {"model.name": "resnet_8", "model.widths": [8, 16, 32], "batch_size": 256, "epochs": 2}
+    changed = {"model.name": "resnet_8", "model.widths": [4, 4, 8], "batch_size": 256, "epochs": 2}
     assert summary["changed_from_named_config"] == changed
-    said = ["model.name resnet_8 (recipe: resnet_20)", "model.widths 8 16 32 (recipe: 16 32 64)"]
+    said = ["model.name resnet_8 (recipe: resnet_20)", "model.widths 4 4 8 (recipe: 16 32 64)"]
     said += ["epochs 2 (recipe: 20)", "batch_size 256 (recipe: 64)"]
     assert summary["not_the_recipe"] == said
     assert summary["command"] == f"{CIFAR} {' '.join(SHORT)}"
     assert summary["hours"] * 3600 == pytest.approx(sum(r["train_seconds"] + r["test_seconds"] for r in records))
     assert summary["hardware"].startswith("8 x cpu (")
-    blocks = ((8, 8), (8, 16), (16, 32))  # two convolutions each with their BN, behind 3x3 of three colours
+    blocks = ((4, 4), (4, 4), (4, 8))  # two convolutions each with their BN, behind 3x3 of three colours
     counts = [(before + width) * width * 9 + 4 * width for before, width in blocks]
-    assert summary["parameters"] == 3 * 8 * 9 + 2 * 8 + sum(counts) + 33 * 10
+    assert summary["parameters"] == 3 * 4 * 9 + 2 * 4 + sum(counts) + 9 * 10
     assert {"python", "jax", "jaxlib", "flax", "orbax-checkpoint"} <= summary["versions"].keys()
     assert summary["final_test_error"] < 90  # better than chance
 
@@ -144,7 +143,7 @@ def test_summary_holds_errors_beside_what_was_changed_and_where_it_ran(short_run
 def test_the_fast_recipe_whitens_by_its_images_and_trains_neither_stem_nor_scales(tmp_path):
     """And learns from 2,000 images in a single epoch."""
     command = ("--config", "speedrun", "--dataset", "cifar10_mini", "--epochs", "1", "--batch_size", "64")
-    command += ("--validation_images", "3000", "--average_decay", "0.5", "--model.widths", "16", "64", "64")
+    command += ("--validation_images", "3000", "--average_decay", "0.5", "--model.widths", "8", "32", "32")
     rate = ("--optimizer.learning_rate", "0.1", "--schedule.warmup_epochs", "0.3")
     run = tmp_path / "run"
     assert cifar.main([*command, *rate, "--workdir", str(run)]) == 0
@@ -152,7 +151,7 @@ def test_the_fast_recipe_whitens_by_its_images_and_trains_neither_stem_nor_scale
     params, stem = network.variables["params"], network.variables["batch_stats"]["stem"]["kernel"]
     images = load_splits(read_saved_run(run, CIFAR).config).train.images
     np.testing.assert_allclose(stem, patch_whitening(np.asarray(network.normalize(images))), rtol=1e-4, atol=1e-5)
-    np.testing.assert_array_equal(params["stage_2"]["block_1"]["norm_1"]["scale"], np.ones(64))
+    np.testing.assert_array_equal(params["stage_2"]["block_1"]["norm_1"]["scale"], np.ones(32))
     assert np.abs(params["stage_2"]["norm_1"]["bias"]).max() > 0
     assert json.loads((run / "summary.json").read_text())["final_test_error"] < 80
 

@@ -6,6 +6,7 @@ import signal
 import time
 
 import nbformat
+import numpy as np
 import pytest
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
@@ -16,9 +17,19 @@ from tests.helpers.processes import saved_steps
 pytestmark = pytest.mark.many_steps
 
 FLAGS = [
-    *("--config", "wrn_16_4", "--model.name", "wrn_10_1", "--dataset", "cifar10_mini", "--epochs", "2"),
-    *("--validation_images", "4000", "--batch_size", "100", "--schedule.boundaries", "1"),
+    *("--config", "resnet_20", "--model.name", "resnet_8", "--model.widths", "4", "8", "8", "--dataset", "arrays"),
+    *("--epochs", "2", "--batch_size", "100", "--eval_batch_size", "100", "--schedule.boundaries", "1"),
 ]
+
+
+def _data(folder):
+    """A few small images and labels, whose classes differ in brightness."""
+    labels = np.arange(300) % 10
+    images = np.random.default_rng(0).integers(0, 50, (300, 8, 8, 3)) + 20 * labels[:, None, None, None]
+    parts = {"train": slice(200), "val": slice(200, 250), "test": slice(250, 300)}
+    arrays = {f"{name}_images": images[part].astype(np.uint8) for name, part in parts.items()}
+    np.savez(folder / "data.npz", **arrays, **{f"{name}_labels": labels[part] for name, part in parts.items()})
+    return str(folder / "data.npz")
 
 
 def _notebook(folder):
@@ -29,7 +40,7 @@ def _notebook(folder):
         "SOURCE": str(ROOT),
         "ROOT": str(folder),
         "PLATFORM": "cpu",
-        "FLAGS": FLAGS,
+        "FLAGS": [*FLAGS, "--data_dir", _data(folder)],
         "MINUTES_BETWEEN_CHECKPOINTS": 0.02,
         # Resolves the whole installation against what is there, and leaves the environment of the tests alone.
         "PIP_OPTIONS": "--dry-run",
