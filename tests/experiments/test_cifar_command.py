@@ -15,7 +15,6 @@ from experiments.training.workdir import read_saved_run
 from resjax.data.normalization import patch_whitening
 from tests.helpers.command import outcome
 
-
 _main = functools.partial(outcome, cifar.main)
 
 
