@@ -16,11 +16,11 @@ from experiments.configs.programs import CIFAR, IMAGENET, SavedRun
 from experiments.evaluation.crops import Evaluation, evaluate_photographs
 from experiments.evaluation.errors import mean_iou_of_run
 from experiments.evaluation.outputs import Outputs, Subject, on_images, outputs, subject_of
-from experiments.evaluation.report import Questions, answer, print_scores, write_masks_report
-from experiments.evaluation.robustness import Attack, epsilon_of
+from experiments.evaluation.report import QuestionOptions, answer, print_scores, report_folder, write_masks_report
 from experiments.evaluation.scores import scores, together
 from experiments.evaluation.trained import TrainedModel, load_run, load_weights
 from experiments.inputs.splits import severities
+from experiments.reports.model_card import own_data
 from experiments.reports.saved_weights import facts_to_save, save_run, write_weights
 from experiments.runtime.arguments import read_options, subject_first
 from experiments.runtime.backend import prepare_backend
@@ -31,21 +31,24 @@ from experiments.runtime.machine import hardware
 from experiments.runtime.numbers import check_numbers
 from experiments.training.pretrained import float32s, input_of
 from experiments.training.workdir import is_run, read_saved_run
+from resjax import pretrained_info
 from resjax.data import identity
 from resjax.data.arrays.files import NAME as ARRAYS
 from resjax.data.augment import CORRUPTIONS, mirrored_and_shifted
+from resjax.data.images import list_image_datasets
 from resjax.data.normalization import Normalization
 from resjax.errors import InputError
 from resjax.interop.network_input import Preprocessing
 
 PROGRAM = "python -m experiments.evaluate"
 _BATCH_SIZE = 512
+_PHOTOGRAPH = 96  # pixels: weights that say no data set, of images this large, are of photographs
 # Names of ordinary splits; any other split is one corruption at several severities.
 _USUAL = ("train", "validation", "test", "all")
 
 
-@dataclasses.dataclass(frozen=True)
-class Options:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(QuestionOptions):
     """Evaluates a network on all test images of its dataset, each exactly once, as training does."""
 
     of: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|NAME|FILE")]
@@ -73,19 +76,6 @@ class Options:
     tta: bool = False
     """Also evaluate with test-time augmentation, and print it separately: the mean of the logits of six views of each
     image, mirrored and shifted by a pixel."""
-    report: bool = False
-    """Also write a folder: calibration and temperature scaling, tables and figures of the classes, the 36 surest
-    mistakes, and what else is asked for; RUN/evaluation, or runs/evaluation/NAME for weights."""
-    corruptions: bool = False
-    """Also measure the error under 15 corruptions at 5 severities, computed here after Hendrycks & Dietterich 2019;
-    that is 75 passes. For CIFAR-10-C's own files give --dataset arrays --data_dir CIFAR-10-C."""
-    attack: Attack | None = None
-    """Also measure the error under an attack on the pixels: one step, or 20 projected ones."""
-    epsilon: str | None = None
-    """Largest change of a pixel by --attack, as a fraction of the range of pixels; default: 8/255."""
-    ood: str | None = None
-    """Also measure how well images of other things are told from the test images, by the largest probability and by
-    the energy. A data set's name, a folder of image files, or a file or folder of arrays."""
     json: bool = False
     """Print one JSON object and nothing else on standard output."""
     batch_size: int | None = None
@@ -125,12 +115,12 @@ def run(options: Options, console: Console) -> dict[str, Any]:
     if options.batch_size is not None and options.batch_size <= 0:
         raise InputError(f"--batch_size: expected a positive integer, got {options.batch_size}")
     check_numbers(vars(options), "mean", "std")
-    if options.epsilon is not None and options.attack is None:
-        raise InputError(f"--epsilon {options.epsilon}: is of an attack; give --attack fgsm or pgd, too")
     path = pathlib.Path(options.of)
     if not is_run(path):
         if path.is_dir() and not (path / "config.json").exists():
             read_saved_run(path)  # raises an error that says what the folder holds
+        if _is_of_photographs(options):
+            return _evaluate_on_photographs(options, console)
         return _evaluate_classifier(options, None, console)
     of_weights = ("model", "weights_key", "mean", "std")
     given = [f"--{field}" for field in of_weights if getattr(options, field) is not None]
@@ -147,8 +137,7 @@ def run(options: Options, console: Console) -> dict[str, Any]:
         seen = {"eval_mode": own.eval_mode, "workers": own.workers}
         others = {} if options.batch_size is None else {"batch_size": options.batch_size}
         chosen = {"of": options.of, "checkpoint": options.checkpoint, "data_dir": options.data_dir}
-        asked = _questions(options, path)
-        result = evaluate_photographs(Evaluation(**chosen, **seen, **others), console, asked)
+        result = evaluate_photographs(Evaluation(**chosen, **seen, **others, **options.asked()), console)
     elif asked := [f"--{field}" for field in ("corruptions", "attack", "ood") if getattr(options, field)]:
         raise InputError(f"{', '.join(asked)}: only for classifiers; {options.of} is a run of `{saved.program}`")
     else:
@@ -156,6 +145,23 @@ def run(options: Options, console: Console) -> dict[str, Any]:
     if facts is not None:
         save_run(options.save, options.of, options.checkpoint, facts, result, console)
     return result
+
+
+def _is_of_photographs(options: Options) -> bool:
+    """Whether weights are evaluated on photographs: those of --dataset, or else what the weights say of theirs."""
+    if options.dataset is not None or options.model is not None or pathlib.Path(options.of).is_file():
+        return options.dataset in list_image_datasets()
+    about = pretrained_info(options.of)
+    size = about.get("size") if isinstance(about.get("size"), (list, tuple)) else [0]
+    return about.get("dataset") in list_image_datasets() or ("dataset" not in about and min(size) >= _PHOTOGRAPH)
+
+
+def _evaluate_on_photographs(options: Options, console: Console) -> dict[str, Any]:
+    if given := [f"--{field}" for field in ("mean", "std", "tta", "save") if getattr(options, field)]:
+        raise InputError(f"{', '.join(given)}: only on small images; `{IMAGENET} evaluate` has more for photographs")
+    names = ("of", "model", "weights_key", "dataset", "data_dir", "split", "batch_size")
+    chosen = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    return evaluate_photographs(Evaluation(**chosen, **options.asked()), console)
 
 
 def _evaluate_segmentation(options: Options, saved: SavedRun, console: Console) -> dict[str, Any]:
@@ -171,31 +177,14 @@ def _evaluate_segmentation(options: Options, saved: SavedRun, console: Console) 
         highlight=False,
     )
     if options.report:
-        result = write_masks_report(_report_folder(pathlib.Path(options.of)), result, console)
+        result = write_masks_report(report_folder(pathlib.Path(options.of)), result, console)
     return result
-
-
-def _report_folder(path: pathlib.Path) -> pathlib.Path:
-    if path.is_dir():
-        return path / "evaluation"
-    return pathlib.Path("runs", "evaluation", *(part for part in path.parts[-2:] if part not in ("/", "..")))
-
-
-def _questions(options: Options, path: pathlib.Path) -> Questions:
-    return Questions(
-        _report_folder(path) if options.report else None,
-        options.corruptions,
-        options.attack,
-        epsilon_of(options.epsilon or "8/255"),
-        options.ood,
-        options.data_dir,
-    )
 
 
 def _evaluate_classifier(options: Options, saved: SavedRun | None, console: Console) -> dict[str, Any]:
     """Evaluates a classifier, from a run or from weights."""
     batch_size = options.batch_size or _BATCH_SIZE
-    questions = _questions(options, pathlib.Path(options.of))
+    questions = options.questions(options.of, options.data_dir)
     if options.save is not None:
         if options.dataset is not None or options.split is not None:
             raise InputError(
@@ -306,7 +295,7 @@ def _constants(network: TrainedModel) -> dict[str, Any]:
     about = constants | size | {"class_names": list(network.info.class_names)}
     if network.dataset == ARRAYS:
         about["data"] = {
-            "description": network.info.description,
+            "description": own_data("arrays", network.info.class_names),
             "image_shape": list(network.test.images.shape[1:]),
             # Tells the file again, of which a part was trained on.
             "test": identity(network.info, {"test": network.test})["splits"]["test"],

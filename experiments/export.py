@@ -20,7 +20,7 @@ from experiments.evaluation.overlays import is_segmenter, load_segmenter
 from experiments.runtime.arguments import read_options
 from experiments.runtime.backend import prepare_backend
 from experiments.runtime.exit_codes import exit_code
-from experiments.runtime.files import write
+from experiments.runtime.files import without_folders, write
 from experiments.training.workdir import is_run
 from resjax import (
     from_pretrained,
@@ -167,7 +167,7 @@ def _about(options: Options, network: Network) -> dict[str, Any]:
     preprocess = network.preprocess
     is_own = is_run(pathlib.Path(options.of)) or options.model is not None
     about = ({} if is_own else pretrained_info(options.of)) | {
-        "of": options.of,
+        "of": without_folders(options.of),
         "network": type(network.model).__name__,
         "parameters": sum(np.size(leaf) for leaf in jax.tree.leaves(network.variables["params"])),
         "mean": np.asarray(preprocess.mean, np.float32).tolist(),

@@ -18,7 +18,7 @@ from experiments.configs.named import network_text
 from experiments.configs.programs import IMAGENET
 from experiments.evaluation.classes import Names, match_classes, read_class_names
 from experiments.evaluation.outputs import Subject, compiled, normalized, outputs, streamed_batches
-from experiments.evaluation.report import Questions, answer, print_scores
+from experiments.evaluation.report import QuestionOptions, answer, print_scores
 from experiments.evaluation.scores import scores
 from experiments.evaluation.trained import normalization_of, read_network
 from experiments.inputs.photographs import (
@@ -37,7 +37,7 @@ from experiments.runtime.numbers import check_numbers
 from experiments.training.metric import TOP_ERROR
 from experiments.training.workdir import Workdir, data_differences, is_run, read_saved_run
 from resjax import create_model, from_pretrained, load_torch_weights, pretrained_info, train
-from resjax.data.images import EvaluationImages, open_evaluation
+from resjax.data.images import EvaluationImages, list_image_datasets, open_evaluation
 from resjax.data.images.folder import ALL, HELD_OUT
 from resjax.errors import InputError
 from resjax.interop.torch_files import TORCH_SUFFIXES
@@ -46,8 +46,8 @@ from resjax.interop.torch_files import TORCH_SUFFIXES
 _EARLIER = {f"--{name}": f"--eval_{name}" for name in ("mode", "resize", "size", "scales")}
 
 
-@dataclasses.dataclass(frozen=True)
-class Evaluation:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluation(QuestionOptions):
     """Evaluates a network on the test images of a dataset, each exactly once."""
 
     of: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|NAME|FILE")]
@@ -60,7 +60,7 @@ class Evaluation:
     weights_key: str | None = None
     """Of a file that holds several weights, raw and averaged ones, the key of those to take, e.g. state_dict."""
     dataset: str | None = None
-    """Of a run, its own; otherwise imagenet2012, imagenette, imagenet_resized or folder."""
+    """imagenet2012, imagenette, imagenet_resized or folder; default: that of the run or weights, or imagenet2012."""
     data_dir: str | None = None
     """Folder of the images, if it is not where the run had it: with a folder `val` or `test`, or of class folders."""
     split: Literal["val", "test", "train", "held_out", "all"] | None = None
@@ -93,7 +93,7 @@ def parse_evaluation(arguments: Sequence[str]) -> Evaluation:
     return read_options(Evaluation, program, arguments)
 
 
-def evaluate_photographs(options: Evaluation, console: Console, questions: Questions | None = None) -> dict[str, Any]:
+def evaluate_photographs(options: Evaluation, console: Console) -> dict[str, Any]:
     """Evaluates; returns, and for a run also writes to WORKDIR/evaluation_MODE.json, what it found.
 
     What else is asked is answered, see `answer`.
@@ -101,7 +101,7 @@ def evaluate_photographs(options: Evaluation, console: Console, questions: Quest
     Raises:
       InputError: for a run, weights or images that cannot be read.
     """
-    questions = questions or Questions()
+    questions = options.questions(options.of, options.data_dir)
     check_numbers(vars(options))
     config, make = _to_evaluate(options)
     check_options(config)
@@ -200,8 +200,11 @@ def _to_evaluate(options: Evaluation):
             return model, variables, normalize, f"{network_text(config.identity())}, step {step}", names
 
     else:
+        about = {} if _is_file(options) else pretrained_info(options.of)
         config = ImagenetConfig(ModelConfig(options.model or ""))
-        sizes = _sizes_of_weights(options, config)
+        if about.get("dataset") in list_image_datasets():
+            config = dataclasses.replace(config, dataset=about["dataset"])
+        sizes = _sizes_of_weights(about, config)
 
         def make(num_classes):
             return _from_weights(options, num_classes)
@@ -215,9 +218,8 @@ def _to_evaluate(options: Evaluation):
     return dataclasses.replace(config, **changes), make
 
 
-def _sizes_of_weights(options: Evaluation, default: ImagenetConfig) -> tuple[int, int, tuple[int, ...]]:
+def _sizes_of_weights(about: Mapping[str, Any], default: ImagenetConfig) -> tuple[int, int, tuple[int, ...]]:
     """(resize, size, scales) of the images of weights that say it, else of a config."""
-    about = {} if _is_file(options) else pretrained_info(options.of)
     size = about.get("size")
     side = size[0] if isinstance(size, (list, tuple)) and size else size
     if not isinstance(side, int) or not isinstance(crop := about.get("crop", 1.0), (int, float)) or not 0 < crop <= 1:

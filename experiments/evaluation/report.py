@@ -14,12 +14,59 @@ from rich.progress import Progress
 
 from experiments.evaluation.figures import draw_confusion, draw_reliability, draw_sheet
 from experiments.evaluation.outputs import Outputs, Subject
-from experiments.evaluation.robustness import Attack, corruption_errors, error_under_attack, unknown_images
+from experiments.evaluation.robustness import (
+    Attack,
+    corruption_errors,
+    epsilon_of,
+    error_under_attack,
+    unknown_images,
+)
 from experiments.evaluation.scores import class_table, confusion_matrix, temperature_scaling
 from experiments.runtime.files import markdown_text, write
 from resjax.errors import InputError, printable
 
 MISTAKES = 36
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class QuestionOptions:
+    """Flags of a command that evaluates: what is asked beyond the error."""
+
+    report: bool = False
+    """Also write a folder: calibration and temperature scaling, tables and figures of the classes, the 36 surest
+    mistakes, and what else is asked for; RUN/evaluation, or runs/evaluation/NAME for weights."""
+    corruptions: bool = False
+    """Also measure the error under 15 corruptions at 5 severities, computed here after Hendrycks & Dietterich 2019;
+    that is 75 passes. CIFAR-10-C's own files: experiments.evaluate with --dataset arrays --data_dir CIFAR-10-C."""
+    attack: Attack | None = None
+    """Also measure the error under an attack on the pixels: one step, or 20 projected ones."""
+    epsilon: str | None = None
+    """Largest change of a pixel by --attack, as a fraction of the range of pixels; default: 8/255."""
+    ood: str | None = None
+    """Also measure how well images of other things are told from the test images, by the largest probability and by
+    the energy. A data set's name, a folder of image files, or a file or folder of arrays."""
+
+    def asked(self) -> dict[str, Any]:
+        """These flags."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(QuestionOptions)}
+
+    def questions(self, of: str, data_dir: str | None) -> "Questions":
+        """What they ask of the network `of`.
+
+        Raises:
+          InputError: for an epsilon that is none, or that no attack takes.
+        """
+        if self.epsilon is not None and self.attack is None:
+            raise InputError(f"--epsilon {self.epsilon}: is of an attack; give --attack fgsm or pgd, too")
+        folder = report_folder(pathlib.Path(of)) if self.report else None
+        return Questions(folder, self.corruptions, self.attack, epsilon_of(self.epsilon or "8/255"), self.ood, data_dir)
+
+
+def report_folder(path: pathlib.Path) -> pathlib.Path:
+    """Where the report of a run, or of weights of this name, is written."""
+    if path.is_dir():
+        return path / "evaluation"
+    return pathlib.Path("runs", "evaluation", *(part for part in path.parts[-2:] if part not in ("/", "..")))
 
 
 @dataclasses.dataclass(frozen=True)

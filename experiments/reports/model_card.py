@@ -1,18 +1,22 @@
 """The description of saved weights: JSON beside them, and a page to read."""
 
 import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments.configs.base import RunConfig
+from experiments.configs.named import command
 from experiments.configs.programs import IMAGENET, PROGRAMS
 from experiments.inputs.splits import input_channels
-from experiments.reports.runs import changes_of, command_of, compare_run, program_of
-from experiments.runtime.files import markdown_code, markdown_text
+from experiments.reports.runs import changes_of, compare_run, program_of
+from experiments.runtime.files import markdown_code, markdown_text, without_folders
 from resjax.data import dataset_info
+
+_CLASSES_SHOWN = 10
 
 
 def facts_of_run(config: RunConfig, run: dict[str, Any], summary: dict[str, Any], checkpoint: str) -> dict[str, Any]:
-    """Collects what a finished run says about its weights.
+    """Collects what a finished run says about its weights, for anybody to read: no folder of this machine is named.
 
     Args:
       config: the config of the run.
@@ -27,8 +31,9 @@ def facts_of_run(config: RunConfig, run: dict[str, Any], summary: dict[str, Any]
     else:  # like the command, from the recipe of today
         named = PROGRAMS[program_of(run)][run["name"]]
         recipe = {"source": named.source, "deviations": list(named.deviations), **compare_run(named, run).to_json()}
+    changed = _without_places(summary["changed_from_named_config"] if changes is None else changes)
     return {key: run[key] for key in kept} | {
-        "command": command_of(run),
+        "command": command(program_of(run), run["name"], changed),
         "epoch": run["epochs"] if checkpoint == "latest" else run["best_epoch"],
         "epochs": run["epochs"],
         "chosen": "the last epoch"
@@ -37,8 +42,24 @@ def facts_of_run(config: RunConfig, run: dict[str, Any], summary: dict[str, Any]
         "normalization": getattr(config, "normalization", "imagenet"),
         "train_images": run["train_images"],
         **recipe,
-        "changed_from_recipe": summary["changed_from_named_config"] if changes is None else changes,
+        "changed_from_recipe": changed,
     }
+
+
+def _without_places(changed: Mapping[str, Any]) -> dict[str, Any]:
+    return {field: without_folders(value) if field == "pretrained" else value for field, value in changed.items()}
+
+
+def own_data(kind: str, class_names: Sequence[str]) -> str:
+    """A person's own images in words: their kind and classes, not their place.
+
+    Args:
+      kind: e.g. "photographs".
+      class_names: all of them; the first ten are named.
+    """
+    more = len(class_names) - _CLASSES_SHOWN
+    named = ", ".join(class_names[:_CLASSES_SHOWN]) + (f" and {more:,} more" if more > 0 else "")
+    return f"{kind} of {len(class_names):,} classes ({named})"
 
 
 def card(name: str, about: dict[str, Any]) -> str:

@@ -10,12 +10,14 @@ from experiments.configs.programs import IMAGENET, SavedRun
 from experiments.evaluation.classifier import WeightsOptions, load_classifier
 from experiments.evaluation.trained import read_network
 from experiments.inputs.masks import MEAN, STD
-from experiments.reports.model_card import card, facts_of_run
+from experiments.reports.model_card import card, facts_of_run, own_data
 from experiments.reports.runs import read_run
 from experiments.runtime.files import write
 from experiments.training.pretrained import input_of
 from experiments.training.workdir import Workdir, read_saved_run
 from resjax import save_pretrained
+from resjax.data.images import image_dataset_info
+from resjax.data.masks import mask_dataset_info
 from resjax.errors import InputError
 
 
@@ -30,7 +32,7 @@ def facts_to_save(folder: pathlib.Path, run: str, checkpoint: str) -> dict[str, 
     if (folder / "README.md").exists() and not (folder / "config.json").exists():
         raise InputError(f"--save {folder}: holds a README.md of something else; give another directory")
     saved, finished = read_saved_run(run), read_run(pathlib.Path(run))
-    summary = Workdir(run).read_summary("source", "published", "changed_from_named_config", "dataset_description")
+    summary = Workdir(run).read_summary("source", "published", "changed_from_named_config")
     return facts_of_run(saved.config, finished, summary, checkpoint)
 
 
@@ -69,7 +71,9 @@ def _photographs(saved: SavedRun, run: str, checkpoint: str, result: Mapping[str
     about = {key: result[key] for key in ("test_error", "test_top5_error", "test_loss")}
     about |= {"errors": errors, "test_images": result["images"], "class_names": list(classifier.class_names)}
     about |= input_of(classifier.preprocess)
-    about["data"] = {"description": _described(run), "image_shape": [size, size, 3]}
+    known = image_dataset_info(saved.config.dataset)
+    described = own_data("photographs", classifier.class_names) if known is None else known.description
+    about["data"] = {"description": described, "image_shape": [size, size, 3]}
     return classifier.model, classifier.variables, about
 
 
@@ -79,9 +83,6 @@ def _masks(saved: SavedRun, run: str, checkpoint: str, result: Mapping[str, Any]
     variables, _ = read_network(run, checkpoint, model)
     about = {key: result[key] for key in ("test_mean_iou", "test_accuracy", "test_loss", "test_images", "class_iou")}
     about |= {"mean": list(MEAN), "std": list(STD), "class_names": names}
-    about["data"] = {"description": _described(run), "image_shape": ["H", "W", 3]}
+    described = mask_dataset_info(saved.config.dataset).description
+    about["data"] = {"description": described, "image_shape": ["H", "W", 3]}
     return model, variables, about
-
-
-def _described(run: str) -> str:
-    return Workdir(run).read_summary("dataset_description")["dataset_description"]

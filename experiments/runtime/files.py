@@ -37,6 +37,13 @@ def markdown_code(text: str) -> str:
     return f"{fence}{space}{text}{space}{fence}"
 
 
+def without_folders(weights: str) -> str:
+    """The last part of a path on this machine, for others to read; a name of weights, also of the hub, as it is."""
+    path = pathlib.Path(weights)
+    is_place = path.is_absolute() or weights.startswith(("~", ".")) or path.exists()
+    return path.resolve().name if is_place else weights
+
+
 def to_json(value: Any) -> Any:
     """Converts arrays to lists, NumPy numbers to Python numbers, and non-finite numbers to null."""
     if isinstance(value, dict):

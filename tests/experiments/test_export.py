@@ -55,6 +55,8 @@ def test_a_file_of_pytorchs_weights_is_taken_with_its_networks_usual_name(capsys
     code, out, err = outcome(main, capsys, tmp_path / "net.safetensors", *arguments, *numbers)
     assert code == 0, err
     assert json.loads(out)["class_names"] == list("abcdefghij")
+    # The file beside the network goes where the network goes: it names no folder of this machine.
+    assert json.loads(out)["of"] == "net.safetensors" and str(tmp_path) not in (tmp_path / "net.onnx.json").read_text()
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from experiments.launch.command_line import parse
 from experiments.training.workdir import Workdir, read_saved_run
 from resjax import create_model, from_pretrained, preprocessing, pretrained_info, save_pretrained, train
 from tests.helpers.command import outcome
+from tests.helpers.hub_server import serving_as_hub
 from tests.helpers.photographs import write_folder
 
 SMALL = ["--epochs", "2", "--batch_size", "8", "--eval_batch_size", "8", "--compilation_cache", "off"]
@@ -115,6 +116,21 @@ def test_a_frozen_trunk_is_computed_once_and_trains_as_if_it_were_not(capsys, tm
     assert code == 2 and "the weights to start from: 0000000000000000 there" in err
 
 
+def test_weights_of_the_hub_are_fine_tuned_from_a_stage_on(capsys, monkeypatch, tmp_path, weights, folder):
+    pytest.importorskip("huggingface_hub", reason="the hub's client: pip install 'resjax[hub]'")
+    with serving_as_hub(monkeypatch, tmp_path / "hub") as server:
+        server.commit("me/small", {path.name: path.read_bytes() for path in weights.iterdir()})
+        frozen = ("--freeze", "stages:2", "--epochs", 1)
+        code, _, err = _photographs(capsys, "me/small", folder, tmp_path / "run", *frozen)
+    assert code == 0, err
+    old, new = (flatten_dict(of) for of in (from_pretrained(weights, num_classes=0)[1], _variables(tmp_path / "run")))
+    for path, array in old.items():
+        kept = path[0] == "batch_stats" or path[1] in ("stem", "stage_1", "stage_2")
+        assert np.array_equal(new[path], array) == kept, path
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert "--pretrained me/small --freeze stages:2" in summary["command"]
+
+
 def test_quick_answers_are_those_of_the_features(capsys, tmp_path, weights, folder):
     code, out, err = _photographs(capsys, weights, folder, tmp_path / "run", "--knn", "--linear_probe")
     assert code == 0, err
@@ -158,6 +174,9 @@ def test_small_images_are_fine_tuned_with_their_own_heads(capsys, tmp_path, weig
     about = pretrained_info(tmp_path / "saved")
     assert about["size"] == [16, 16] and about["crop"] == 0.8
     np.testing.assert_array_equal(preprocessing(tmp_path / "saved").mean, preprocessing(weights).mean)
+    published = "".join((tmp_path / "saved" / name).read_text() for name in ("README.md", "config.json"))
+    assert "arrays of 3 classes (0, 1, 2)" in published and f"--pretrained {weights.name} " in published
+    assert not [place for place in (str(weights.parent), str(tmp_path), "own.npz") if place in published]
 
 
 def test_a_command_line_is_read_back_from_its_changes():

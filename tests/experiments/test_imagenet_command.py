@@ -68,10 +68,16 @@ def test_a_run_becomes_a_folder_of_weights_with_its_input_classes_and_card(capsy
     assert about["class_names"] == ["airplane", "automobile"] and about["test_error"] == last["test_error"]
     assert (about["size"], about["crop"]) == ([16, 16], 16 / 18)
     assert f"{last['test_error']:.2f} % ({about['errors']} of 20 images)" in card
+    assert "| data | photographs of 2 classes (airplane, automobile); trained on " in card
+    (data_dir,) = _own_folder(finished)
+    for place in (data_dir, pathlib.Path(data_dir).parent.name, str(finished)):  # what is published names no folder
+        assert place not in card + (tmp_path / "saved" / "config.json").read_text()
     # The folder sees what the run sees: the other command gives the same error.
-    weights = ("evaluate", tmp_path / "saved", "--data_dir", *_own_folder(finished), "--dataset", "folder")
-    code, out, err = outcome(imagenet.main, capsys, *weights, "--workers", 0)
-    assert code == 0 and f"error {last['test_error']:.2f}%" in out, err
+    weights = (tmp_path / "saved", "--data_dir", *_own_folder(finished))
+    code, out, err = outcome(imagenet.main, capsys, "evaluate", *weights, "--workers", 0, "--attack", "fgsm")
+    assert code == 0 and f"error {last['test_error']:.2f}%" in out and "error under FGSM of epsilon" in out, err
+    code, _, err = outcome(experiments_evaluate.main, capsys, *weights, "--tta")
+    assert code == 2 and "--tta: only on small images; `python -m experiments.imagenet evaluate` has more" in err
     for more, message in (
         ((tmp_path / "saved",), "is no run; only those are saved"),
         ((finished, "--split", "test"), "leave out --dataset, --split"),

@@ -105,6 +105,7 @@ def test_a_run_becomes_a_folder_of_weights_with_its_input_classes_and_card(capsy
     sizes = np.full((1, 2), 32, np.int32)
     np.testing.assert_allclose(preprocessing(folder)(pixels), masks.normalize(pixels, sizes), atol=1e-5)
     card = (folder / "README.md").read_text()
+    assert str(short_run) not in card + (folder / "config.json").read_text()
     assert (
         f"| mean IoU | {about['test_mean_iou']:.2f} % (12 images) |" in card
         and f"[N, H, W, {len(shapes.CLASS_NAMES)}]" in card

@@ -163,3 +163,24 @@ def serving() -> Iterator[HubServer]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def ask(monkeypatch, address: str) -> None:
+    """Has the hub's client ask a server, as HF_ENDPOINT does before it is imported."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", address)
+    template = address + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+
+
+@contextlib.contextmanager
+def serving_as_hub(monkeypatch, cache) -> Iterator[HubServer]:
+    """The server as the hub, with an empty cache in a folder."""
+    from huggingface_hub import constants
+
+    with serving() as server:
+        ask(monkeypatch, server.address)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        yield server

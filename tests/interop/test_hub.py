@@ -12,28 +12,18 @@ from safetensors.numpy import save
 import resjax
 from resjax import InputError
 from resjax.interop import hub, timm_weights
-from tests.helpers.hub_server import serving
+from tests.helpers.hub_server import ask, serving_as_hub
 from tests.helpers.pretrained_networks import MODEL, bits
 
 client = pytest.importorskip("huggingface_hub", reason="the hub's client: pip install 'resjax[hub]'")
 importlib.import_module("huggingface_hub.constants")
 
 
-def place(monkeypatch, address):
-    """Has the client ask a server, as HF_ENDPOINT does before it is imported; it waits for none that is gone."""
-    monkeypatch.setattr(client.constants, "ENDPOINT", address)
-    template = address + "/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr(client.constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    monkeypatch.setattr("time.sleep", lambda seconds: None)
-
-
 @pytest.fixture
 def server(tmp_path, monkeypatch):
     """The hub, with an empty cache."""
-    with serving() as server:
-        place(monkeypatch, server.address)
-        monkeypatch.setattr(client.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-        monkeypatch.setattr(client.constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)  # the client waits for no server that is gone
+    with serving_as_hub(monkeypatch, tmp_path / "hub") as server:
         yield server
 
 
@@ -73,7 +63,7 @@ def test_a_repository_of_ours_is_loaded_and_then_read_from_the_cache(server, fil
     np.testing.assert_array_equal(resjax.preprocessing("me/net").mean, [1, 2, 3])
     bodies = [path for method, path in server.asked if method == "GET" and "/resolve/" in path]
     assert len(bodies) == 2  # each file once
-    place(monkeypatch, "http://127.0.0.1:9")  # a network that is gone
+    ask(monkeypatch, "http://127.0.0.1:9")  # a network that is gone
     assert bits(resjax.from_pretrained("me/net")[1]) == bits(variables)
     assert bits(resjax.from_pretrained(f"me/net@{first}")[1]) == bits(variables)
 
@@ -114,7 +104,7 @@ def test_what_cannot_be_loaded_is_one_line(name, message, server, files):
 @pytest.mark.parametrize("offline", [False, True])
 def test_without_a_network_the_way_out_is_said(offline, server, monkeypatch):
     monkeypatch.setattr(client.constants, "HF_HUB_OFFLINE", offline)
-    place(monkeypatch, "http://127.0.0.1:9")
+    ask(monkeypatch, "http://127.0.0.1:9")
     with pytest.raises(
         InputError, match="not in the cache of huggingface_hub, and the hub cannot be reached"
     ) as caught:
