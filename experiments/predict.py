@@ -29,7 +29,7 @@ from experiments.evaluation.overlays import (
 from experiments.runtime.arguments import read_options, subject_first
 from experiments.runtime.backend import prepare_backend
 from experiments.runtime.exit_codes import exit_code
-from experiments.runtime.files import write
+from experiments.runtime.files import without_folders, write
 from resjax.data.images import default_workers
 from resjax.data.masks import read_image, resized
 from resjax.errors import InputError, printable
@@ -58,7 +58,7 @@ class Options(WeightsOptions):
     json: bool = False
     """Print a JSON object for each image, one a line, and nothing else on standard output."""
     sheet: pathlib.Path | None = None
-    """PNG file to draw: what the network saw of the first 36 images, each with its class."""
+    """PNG file to draw: what the network saw of the first 36 images, each with its class and the file's name."""
     explain: Method | None = None
     """Draw where the best class comes from, to --overlays: Grad-CAM (Selvaraju et al. 2017), occlusion (Zeiler & Fergus
     2014), or integrated gradients (Sundararajan et al. 2017)."""
@@ -138,7 +138,8 @@ def run(options: Options) -> list[dict[str, Any]]:
             print(json.dumps(seen.line) if options.json else _line(seen.line), flush=not options.json)
             if len(shown) < _MOST_SHOWN:
                 share = seen.line.get("probabilities", seen.line.get("fractions"))[0]
-                shown.append((seen.picture, f"{seen.line['classes'][0]}\n{100 * share:.0f} %"))
+                file = printable(pathlib.Path(seen.line["image"]).name, 28)
+                shown.append((seen.picture, f"{seen.line['classes'][0]} {100 * share:.0f} %\n{file}"))
             overlays.write(seen)
             progress.update(task, completed=len(results))
     if not shown:
@@ -148,7 +149,9 @@ def run(options: Options) -> list[dict[str, Any]]:
         rate = f"{len(paths):,} images in {seconds:.1f} s, {len(paths) / seconds:.0f} a second"
         said.print(rate, highlight=False, markup=False)
     if options.sheet is not None:
-        _write(options.sheet, draw_sheet(shown), "--sheet")
+        _write(
+            options.sheet, draw_sheet(f"{without_folders(options.weights)}: {len(paths):,} images", shown), "--sheet"
+        )
         said.print(f"sheet of {len(shown)} images: {options.sheet}", highlight=False, markup=False)
     if overlays.folder is not None:
         said.print(f"{len(overlays.written)} overlays in {overlays.folder}", highlight=False, markup=False)

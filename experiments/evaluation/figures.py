@@ -13,11 +13,12 @@ _COLUMNS = 6
 _MOST_CLASSES, _MOST_NUMBERED = 30, 15
 
 
-def draw_sheet(shown: Sequence[tuple[np.ndarray, str]]) -> bytes:
+def draw_sheet(title: str, shown: Sequence[tuple[np.ndarray, str]]) -> bytes:
     """Pictures, uint8 [H, W, 3] or [H, W, 1], each with two lines of text, the first of which may be any."""
     columns = min(len(shown), _COLUMNS)
     rows = -(-len(shown) // columns)
     figure = _figure(max(1.9 * columns, 2.4), 2.4 * rows)
+    figure.suptitle(printable(title, 32 * columns), fontsize=10, parse_math=False)
     axes = np.ravel(figure.subplots(rows, columns, squeeze=False))
     for place in axes:
         place.set_axis_off()
@@ -25,7 +26,7 @@ def draw_sheet(shown: Sequence[tuple[np.ndarray, str]]) -> bytes:
         gray = picture.shape[-1] == 1
         place.imshow(picture[..., 0] if gray else picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
         name, rest = text.rsplit("\n", 1)
-        place.set_title(f"{printable(name, 24)}\n{printable(rest, 30)}", fontsize=9, parse_math=False)
+        place.set_title(f"{printable(name, 24)}\n{printable(rest, 28)}", fontsize=9, parse_math=False)
     return _png(figure)
 
 

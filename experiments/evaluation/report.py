@@ -222,7 +222,7 @@ def _report(folder: pathlib.Path, subject: Subject, found: Outputs, result: dict
             for mistake in found.mistakes:
                 true, said = labels[mistake.position], logits[mistake.position].argmax()
                 shown.append((mistake.picture, f"{names[said]}\n{100 * mistake.confidence:.1f} %, is {names[true]}"))
-            write(folder / "mistakes.png", draw_sheet(shown))
+            write(folder / "mistakes.png", draw_sheet(f"{subject.name}: the {len(shown)} surest mistakes", shown))
             lines += [f"## The {len(shown)} surest mistakes", "", "![Surest mistakes](mistakes.png)", ""]
         lines += _further_lines(result)
         result = result | {"class_table": table}

@@ -109,7 +109,8 @@ def test_weights_that_are_none_are_told(capsys, folder):
 
 
 def test_a_sheet_of_one_picture_has_its_text():
-    assert draw_sheet([(np.zeros((8, 8, 3), np.uint8), "a $name_ with \\ math\n99 %")]).startswith(b"\x89PNG")
+    picture = np.zeros((8, 8, 3), np.uint8)
+    assert draw_sheet("a $title_", [(picture, "a $name_ with \\ math\n99 %")]).startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("method", ["grad_cam", "occlusion", "integrated_gradients"])
