@@ -219,12 +219,15 @@ def classify(
         return rows, images if len(there) == len(labels) else images[there]
 
     with ImageStream(ImageFiles(paths), config, workers=workers, report=report) as batches:
+        # Compiled while the workers start, which takes about as long.
+        shape = jax.ShapeDtypeStruct((batch_size, *view.shape), np.uint8)
+        compiled = best.lower(classifier.variables, shape).compile()
         for _ in range(number):
             (images,), labels = next(batches)
             there = labels >= 0
             if there.any():
                 classifier.preprocess.warn_if_far(images if there.all() else images[there])
-            running.append((images, labels, best(classifier.variables, images)))
+            running.append((images, labels, compiled(classifier.variables, images)))
             if len(running) > 1:  # the device computes this one while the last one is written
                 yield finished()
         yield finished()
