@@ -17,7 +17,7 @@ import dataclasses
 import json
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -96,11 +96,12 @@ def _snapshot(config: Config, state: train.TrainState) -> Snapshot:
     return Snapshot(params | statistics, {key: sign * array for key, array in trace.items()})
 
 
-def batches(config: Config, images: int, steps: int) -> list[Batch]:
+def batches(config: Config, images: int, steps: int) -> Iterator[Batch]:
     """The first batches of a run on so many images, less than an epoch."""
     order = np.asarray(train.epoch_order(config.seed, 0, size=images))
     size = config.batch_size
-    return [(order[step * size :][:size], *_draws(config, step)) for step in range(steps)]
+    for step in range(steps):
+        yield order[step * size :][:size], *_draws(config, step)
 
 
 def _draws(config: Config, step: int) -> tuple[np.ndarray, np.ndarray]:
@@ -129,12 +130,12 @@ def train_program(case: Case, images, labels, start: Snapshot, steps: int, pertu
     return losses
 
 
-def single_steps(case: Case, images, labels, ours: Trajectory) -> list[dict[str, float]]:
+def single_steps(case: Case, images, labels, ours: Trajectory) -> Iterator[dict[str, float]]:
     """One step of PyTorch from each of our snapshots that has the one after it: the differences, see `_compare`.
 
     `rounding` is how far PyTorch's own momentum is from that of a step in float64.
     """
-    start, found = ours.snapshots[0].state, []
+    start = ours.snapshots[0].state
     program, exact = (
         Program(case.recipe, images, labels, start, d) for d in (twins.torch.float32, twins.torch.float64)
     )
@@ -150,10 +151,9 @@ def single_steps(case: Case, images, labels, ours: Trajectory) -> list[dict[str,
             differences = _compare(after, theirs, before)
             differences["decay"] /= case.recipe.weight_decay
             differences["rounding"] = _compare(theirs, rounded_less, before)["momentum"]
-            found.append({"step": step, "rate": rate, "loss": abs(ours.losses[step] - loss) / loss, **differences})
+            yield {"step": step, "rate": rate, "loss": abs(ours.losses[step] - loss) / loss, **differences}
         for each in (program, exact):
             each.saw_error(ours.errors[step])
-    return found
 
 
 def _compare(ours: Snapshot, theirs: Snapshot, before: Snapshot) -> dict[str, float]:
@@ -227,7 +227,7 @@ def main(
                 ours = train_ours(case, images, labels, steps, wanted_steps(case, steps))
                 result = results[kind][name] = {"batch_size": case.config.batch_size, "machine": hardware()}
                 result["ours"] = ours.losses
-                result["single_steps"] = single_steps(case, images, labels, ours)
+                result["single_steps"] = list(single_steps(case, images, labels, ours))
                 if kind == "recipes":
                     result["pytorch"] = train_program(case, images, labels, ours.snapshots[0], steps)
             folder.mkdir(parents=True, exist_ok=True)
