@@ -32,6 +32,7 @@ from resjax.analysis.paths import (
     path_length_distribution,
     random_paths,
 )
+from resjax.analysis.probes import pooled_features, ridge_classifier
 from resjax.analysis.reorder import exchangeable_blocks, kendall_tau, predict_reordered, swapped_orders
 from resjax.analysis.responses import Responses, layer_responses
 from resjax.analysis.shattered import (
@@ -46,6 +47,7 @@ from resjax.analysis.shattered import (
     input_derivatives,
     white_noise,
 )
+from resjax.analysis.similarity import block_similarity, linear_cka, unbiased_hsic
 from resjax.analysis.variants import error_rates, predict
 
 __all__ = [
@@ -59,6 +61,7 @@ __all__ = [
     "block_contributions",
     "block_gradient_norms",
     "block_norms",
+    "block_similarity",
     "brown_noise",
     "calibration",
     "covariance",
@@ -82,6 +85,7 @@ __all__ = [
     "kendall_tau",
     "largest_probability",
     "layer_responses",
+    "linear_cka",
     "majority_vote",
     "negative_energy",
     "negative_log_likelihoods",
@@ -91,6 +95,7 @@ __all__ = [
     "path_length_distribution",
     "paths_behind_each_block",
     "pgd",
+    "pooled_features",
     "predict",
     "predict_reordered",
     "predict_without_blocks",
@@ -99,10 +104,12 @@ __all__ = [
     "random_lesions",
     "random_paths",
     "removable_layers",
+    "ridge_classifier",
     "single_lesions",
     "smoothness_index",
     "swapped_orders",
     "transition_blocks",
+    "unbiased_hsic",
     "valid_paths",
     "white_noise",
 ]

@@ -74,6 +74,7 @@ class Chain:
             stage, _, number = name.partition("/")
             key = (stage, number == "block_1", x.shape, str(jax.tree.map(jnp.shape, own)))
             self._blocks.append(known.setdefault(key, functools.partial(_run_block, module)))
+        self._modules = tuple(module for _, module in found)
         self._compiled: dict[Any, Callable[..., Any]] = {}
 
     def __len__(self) -> int:
@@ -118,6 +119,10 @@ class Chain:
     def program(self, i: int) -> Callable[..., jax.Array]:
         """(variables, x, gates) -> output of block i; the same object for blocks of one shape."""
         return self._blocks[i]
+
+    def module(self, i: int) -> nn.Module:
+        """Block i, unbound; its numbers are those of `parameters`."""
+        return self._modules[i]
 
     def follows(self, i: int) -> bool:
         """Whether block i reads the output of the block before it as it is."""

@@ -1,0 +1,59 @@
+"""Every study that reads trained networks, from its measurement to its figure and sentences."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from experiments.evaluation.trained import TrainedModel
+from experiments.runtime.files import to_json
+from experiments.studies import STUDIES, Measurements, Options
+from experiments.studies.figures import render
+from resjax import InputError
+from resjax.data import Dataset, dataset_info
+from resjax.models import ResNet
+
+FEW = {
+    "probes": {"images": 40, "neighbours": 3},
+}
+
+
+@pytest.fixture(scope="module")
+def measurements():
+    """A residual network and its plain twin at initialisation, on 16 images."""
+    rng, networks = np.random.default_rng(0), []
+    test = Dataset(rng.integers(0, 256, (16, 32, 32, 3)).astype(np.uint8), rng.integers(0, 10, 16).astype(np.int32))
+    info = dataset_info("cifar10_mini")
+    for shortcut in ("A", "none"):
+        model = ResNet(stage_sizes=(1, 3), widths=(3, 4), shortcut=shortcut)
+        variables = jax.jit(model.init)(jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32))
+        name = f"<{shortcut}>"
+        networks.append(
+            TrainedModel(name, model, variables, test, lambda x: np.float32(x) / 128 - 1, "cifar10_mini", info)
+        )
+    own = {name: STUDIES[name].options(**fields) for name, fields in FEW.items()}
+    return Measurements(Options(batch_size=8, path_images=8, **own), *networks)
+
+
+@pytest.mark.parametrize("name", ["similarity", *FEW])
+def test_a_study_is_measured_drawn_and_said(measurements, name):
+    """With its plain twin, with its verdict, the same twice, and without the twin."""
+    study = STUDIES[name]
+    result = to_json(study.measure(measurements))
+    assert render(study, result, study.about(measurements)).startswith(b"\x89PNG")
+    text = " ".join(study.shows(result))
+    assert "<A>" in text and "<none>" in text and ("agree" in text or "Agrees" in text) and "nan" not in text
+    alone = {key: value for key, value in result.items() if key == "network"}
+    assert render(study, alone) and "<none>" not in " ".join(study.shows(alone))
+
+
+@pytest.mark.quick
+def test_studies_are_found_in_order_and_bring_their_options():
+    assert list(STUDIES)[:2] == ["lesion", "reorder"]
+    places = [study.place for study in STUDIES.values()]
+    assert len(set(places)) == len(places) and places == sorted(places)
+    assert dataclasses.replace(Options(), probes=STUDIES["probes"].options(images=5)).probes.images == 5
+    for name, fields, message in (("probes", {"neighbours": 0}, "--probes.neighbours"),):
+        with pytest.raises(InputError, match=message):
+            STUDIES[name].options(**fields)
