@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 import numpy as np
@@ -11,15 +11,14 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.configs.base import RunConfig
-from experiments.launch.target import Outcome, compile_step, mib
+from experiments.launch.target import Outcome, compile_step
 from experiments.runtime import targets
 from experiments.training.task import Task
 from resjax import train
 from resjax.train.collectives import Collective
 
 CHIPS = tuple(4**i for i in range(7))
-# Of GPUs the step is compiled for no more than these: beyond, it sends the same, and the compiler of JAX 0.12 ends the
-# process over the sums of 64 devices.
+# The step is compiled for no more GPUs than these: the compiler of JAX 0.12 ends the process over the sums of 64.
 _MOST_GPUS = 16
 # Fraction of a step that is the backward pass, during which gradients can be sent: two of three thirds.
 _BACKWARD = 2 / 3
@@ -87,22 +86,41 @@ def transfer_seconds(bytes_: float, messages: int, chips: int, net: Interconnect
     return seconds + messages * ((inner > 1) * net.inner_latency + (outer > 1) * net.outer_latency)
 
 
-def predict(step: float, found: Sequence[Collective], gradient_bytes: int, chips: int, net: Interconnect) -> Prediction:
+def sent(compiled: Mapping[int, Sequence[Collective]], chips: int) -> tuple[float, int]:
+    """Bytes, as an all-reduce of so many, and number of messages of a step on `chips` chips.
+
+    The sums of global BN have a place for each device. Where a slice was not compiled, the bytes are therefore on the
+    line through those of the two largest that were; messages are those of the largest.
+
+    Args:
+      compiled: the collectives of the compiled steps by number of chips.
+      chips: number of chips.
+    """
+    # A gather or a scatter is half an all-reduce.
+    sizes = {n: sum(c.bytes * (1 if c.kind == "all-reduce" else 0.5) for c in found) for n, found in compiled.items()}
+    nearest = chips if chips in compiled else max(compiled)
+    size = sizes[nearest]
+    if several := sorted(n for n in sizes if 1 < n < nearest < chips):
+        size += (chips - nearest) * max(size - sizes[several[-1]], 0) / (nearest - several[-1])
+    return size, sum(c.times for c in compiled[nearest])
+
+
+def predict(
+    step: float, bytes_: float, messages: int, gradient_bytes: int, chips: int, net: Interconnect
+) -> Prediction:
     """Predicts a step on `chips` chips.
 
     Args:
       step: seconds of a step on one chip.
-      found: collectives of the step.
+      bytes_: bytes that a step sends, see `sent`.
+      messages: number of its messages.
       gradient_bytes: bytes of the gradients, which can be sent during the backward pass.
       chips: number of chips.
       net: the interconnect.
     """
-    # A gather or a scatter is half an all-reduce.
-    total = sum(c.bytes * (1 if c.kind == "all-reduce" else 0.5) for c in found)
-    hidden = min(gradient_bytes, total)
-    messages = sum(c.times for c in found)
+    hidden = min(gradient_bytes, bytes_)
     gradients = transfer_seconds(hidden, 1, chips, net)
-    rest = transfer_seconds(total - hidden, max(messages - 1, 0), chips, net)
+    rest = transfer_seconds(bytes_ - hidden, max(messages - 1, 0), chips, net)
     behind = max(gradients - _BACKWARD * step, 0)
     return Prediction(chips, step + gradients + rest, step + behind + rest)
 
@@ -133,27 +151,20 @@ def print_scaling_report(config: RunConfig, task: Task, streamed: bool, console:
         0 if streamed else sum(array.nbytes for data in (task.train_data, *task.held_out().values()) for array in data)
     )
     seconds, params = _measure_step(config, task), _gradient_bytes(config, task)
+    found = {chips: outcome.needs.collectives for chips, outcome in compiled.items() if outcome.needs}
     table = Table(box=None, pad_edge=False)
-    for column in (
-        "chips",
-        "compiled for",
-        "batch",
-        "memory a chip",
-        "collectives",
-        "step ms",
-        "images/s",
-        "efficiency",
-    ):
-        table.add_column(column, justify="right")
+    for column in ("chips", "MiB a chip", "messages, MiB", "images/s", "efficiency"):
+        table.add_column(column, justify="right", no_wrap=True)
     largest = max(compiled)
     for chips in sorted({*CHIPS, *compiled}):
         outcome = compiled.get(chips, compiled[largest])
-        found = () if outcome.needs is None else outcome.needs.collectives
-        p = predict(seconds, found, params, chips, net)
-        sent = f"{sum(c.times for c in found)}, {sum(c.bytes for c in found) / 2**20:.2f} MiB"
-        row = [f"{chips:,}", slices(net.chip).get(chips, "-"), f"{chips * config.batch_size:,}"]
-        row += [mib(outcome.peak + resident), sent if outcome.needs else "does not fit"]
-        row.append(f"{1e3 * p.overlapped:.4g} .. {1e3 * p.serial:.4g}")
+        row = [f"{chips:,}{'' if chips in compiled else ' *'}", f"{(outcome.peak + resident) / 2**20:,.0f}"]
+        if outcome.needs is None:
+            table.add_row(*row, "does not fit")
+            continue
+        size, messages = sent(found, chips)
+        p = predict(seconds, size, messages, params, chips, net)
+        row.append(f"{messages}, {size / 2**20:.2f}")
         row.append(" .. ".join(f"{chips * config.batch_size / t:,.0f}" for t in (p.serial, p.overlapped)))
         row.append(" .. ".join(f"{100 * seconds / t:.1f}%" for t in (p.serial, p.overlapped)))
         table.add_row(*row)
@@ -161,6 +172,7 @@ def print_scaling_report(config: RunConfig, task: Task, streamed: bool, console:
     for line in (
         f"measured: {1e3 * seconds:.4g} ms a step of {config.batch_size} images on one {jax.devices()[0].device_kind}",
         _kinds(compiled[largest], slices(net.chip)[largest]),
+        f"each chip has a batch of {config.batch_size}: compiled for {', '.join(slices(net.chip).values())}",
         f"the gradient is {params / 2**20:.2f} MiB; BN scope {scope}",
         f"{config.interconnect}: {net.source}; {net.inner / 1e9:g} GB/s a chip among {net.domain:,},"
         f" {net.outer / 1e9:g} GB/s beyond; a collective takes {1e6 * net.inner_latency:g} us, beyond"
@@ -171,9 +183,10 @@ def print_scaling_report(config: RunConfig, task: Task, streamed: bool, console:
     console.print(
         "Assumptions: each chip has the batch and the speed of the measured device (weak scaling: adapt the learning"
         " rate yourself); input is never the bottleneck; no chip straggles; ring all-reduces at the makers' bandwidth,"
-        " within a domain first; latencies as above. Rows that were not compiled send what the largest compiled one"
-        " sends. The better number of each pair hides gradients behind the backward pass (two thirds of a step). The"
-        " worse number hides nothing. Sums of global BN are never hidden.",
+        " within a domain first; latencies as above. Rows with * were not compiled: their memory is that of the largest"
+        " that was, and the bytes they send grow as those of the largest two. The better number of each pair hides"
+        " gradients behind the backward pass (two thirds of a step). The worse number hides nothing. Sums of global BN"
+        " are never hidden.",
         highlight=False,
     )
 

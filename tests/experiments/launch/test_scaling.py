@@ -8,7 +8,7 @@ import pytest
 
 from experiments.cifar import main
 from experiments.configs.base import InterconnectName
-from experiments.launch.scaling import CHIPS, INTERCONNECTS, Interconnect, predict, slices, transfer_seconds
+from experiments.launch.scaling import CHIPS, INTERCONNECTS, Interconnect, predict, sent, slices, transfer_seconds
 from experiments.runtime.targets import CHIPS as TARGETS
 from resjax.train.collectives import Collective
 from tests.helpers.command import outcome
@@ -26,7 +26,8 @@ def test_a_ring_in_the_domain_then_a_ring_between_domains():
 
 
 def test_gradients_hide_behind_two_thirds_of_a_step_and_other_sums_do_not():
-    one, four = (predict(9.0, [GRADIENT, SUMS], gradient_bytes=400, chips=chips, net=NET) for chips in (1, 4))
+    step = (9.0, *sent({4: [GRADIENT, SUMS]}, 4))
+    one, four = (predict(*step, gradient_bytes=400, chips=chips, net=NET) for chips in (1, 4))
     assert (one.chips, one.serial, one.overlapped) == (1, 9.0, 9.0)
     gradient = 1.5 * 4 + 0.5
     rest = 1.5 * 80 / 100 + 2 * 0.5
@@ -37,8 +38,20 @@ def test_gradients_hide_behind_two_thirds_of_a_step_and_other_sums_do_not():
 def test_every_interconnect_gets_slower_with_chips_and_never_faster_than_one():
     assert tuple(INTERCONNECTS) == typing.get_args(InterconnectName)
     for net in INTERCONNECTS.values():
-        times = [predict(0.1, [GRADIENT, SUMS], 400, chips, net).serial for chips in CHIPS]
+        times = [predict(0.1, *sent({1: [], 4: [GRADIENT, SUMS]}, chips), 400, chips, net).serial for chips in CHIPS]
         assert times == sorted(times) and times[0] == 0.1 and all(map(math.isfinite, times))
+
+
+def test_sums_with_a_place_for_each_device_grow_beyond_the_slices_that_were_compiled():
+    def step(chips):
+        return [GRADIENT, Collective("all-reduce", (("f32", (chips, 10)),), times=2)]
+
+    compiled = {1: [], **{chips: step(chips) for chips in (4, 16)}}
+    assert [sent(compiled, chips)[0] for chips in (1, 4, 16)] == [0, 400 + 80 * 4, 400 + 80 * 16]
+    for chips in (64, 4096):
+        assert sent(compiled, chips) == (sum(c.bytes for c in step(chips)), 3)
+    halves = {4: [Collective("all-gather", (("f32", (100,)),))]}
+    assert sent(halves, 4) == sent(halves, 64) == (200, 1)
 
 
 def test_the_step_is_compiled_for_slices_from_one_chip_to_the_largest():
