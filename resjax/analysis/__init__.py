@@ -2,6 +2,7 @@
 
 from resjax.analysis.attacks import fgsm, pgd
 from resjax.analysis.calibration import Calibration, calibration, fit_temperature, negative_log_likelihoods
+from resjax.analysis.curvature import Spectrum, lanczos_spectrum, loss_hessian
 from resjax.analysis.depth import (
     block_contributions,
     decay_rate,
@@ -14,6 +15,7 @@ from resjax.analysis.depth import (
 from resjax.analysis.detection import Detection, detection, largest_probability, negative_energy
 from resjax.analysis.ensembles import disagreement, majority_vote, smoothness_index, valid_paths
 from resjax.analysis.explain import grad_cam, integrated_gradients, occlusion
+from resjax.analysis.landscape import filter_direction, loss_surface, without_noise
 from resjax.analysis.lesion import (
     predict_without_blocks,
     predict_without_layers,
@@ -33,6 +35,7 @@ from resjax.analysis.paths import (
     random_paths,
 )
 from resjax.analysis.probes import pooled_features, ridge_classifier
+from resjax.analysis.refinement import Refinement, block_refinement, predict_unrolled
 from resjax.analysis.reorder import exchangeable_blocks, kendall_tau, predict_reordered, swapped_orders
 from resjax.analysis.responses import Responses, layer_responses
 from resjax.analysis.shattered import (
@@ -55,12 +58,15 @@ __all__ = [
     "DecayFit",
     "Detection",
     "RandomNetwork",
+    "Refinement",
     "Responses",
+    "Spectrum",
     "all_paths",
     "autocorrelation",
     "block_contributions",
     "block_gradient_norms",
     "block_norms",
+    "block_refinement",
     "block_similarity",
     "brown_noise",
     "calibration",
@@ -75,6 +81,7 @@ __all__ = [
     "error_rates",
     "exchangeable_blocks",
     "fgsm",
+    "filter_direction",
     "fit_decay",
     "fit_temperature",
     "grad_cam",
@@ -83,9 +90,12 @@ __all__ = [
     "input_gradients",
     "integrated_gradients",
     "kendall_tau",
+    "lanczos_spectrum",
     "largest_probability",
     "layer_responses",
     "linear_cka",
+    "loss_hessian",
+    "loss_surface",
     "majority_vote",
     "negative_energy",
     "negative_log_likelihoods",
@@ -98,6 +108,7 @@ __all__ = [
     "pooled_features",
     "predict",
     "predict_reordered",
+    "predict_unrolled",
     "predict_without_blocks",
     "predict_without_layers",
     "predicted_depths",
@@ -112,4 +123,5 @@ __all__ = [
     "unbiased_hsic",
     "valid_paths",
     "white_noise",
+    "without_noise",
 ]

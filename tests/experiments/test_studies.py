@@ -16,6 +16,8 @@ from resjax.models import ResNet
 
 FEW = {
     "probes": {"images": 40, "neighbours": 3},
+    "landscape": {"points": 3, "images": 8},
+    "curvature": {"images": 8, "steps": 12},
 }
 
 
@@ -36,7 +38,7 @@ def measurements():
     return Measurements(Options(batch_size=8, path_images=8, **own), *networks)
 
 
-@pytest.mark.parametrize("name", ["similarity", *FEW])
+@pytest.mark.parametrize("name", ["similarity", "refinement", *FEW])
 def test_a_study_is_measured_drawn_and_said(measurements, name):
     """With its plain twin, with its verdict, the same twice, and without the twin."""
     study = STUDIES[name]
@@ -54,6 +56,10 @@ def test_studies_are_found_in_order_and_bring_their_options():
     places = [study.place for study in STUDIES.values()]
     assert len(set(places)) == len(places) and places == sorted(places)
     assert dataclasses.replace(Options(), probes=STUDIES["probes"].options(images=5)).probes.images == 5
-    for name, fields, message in (("probes", {"neighbours": 0}, "--probes.neighbours"),):
+    for name, fields, message in (
+        ("landscape", {"points": 4}, "--landscape.points, .*: expected an odd number"),
+        ("curvature", {"steps": 1}, "--curvature.images, --curvature.steps, .* expected at least 2, 2 and 1"),
+        ("probes", {"neighbours": 0}, "--probes.neighbours"),
+    ):
         with pytest.raises(InputError, match=message):
             STUDIES[name].options(**fields)
