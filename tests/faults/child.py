@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 import jax
 import numpy as np
@@ -44,7 +45,7 @@ class Child:
     ):
         self._log = log
         log.unlink(missing_ok=True)
-        self._process = _FORK.Process(target=_run, args=(command, list(arguments), log, prepare))
+        self._process = _FORK.Process(target=run, args=(command, list(arguments), log, prepare))
         before = signal.signal(signal.SIGINT, end_quietly)  # as `python -m experiments.cifar` begins
         self._process.start()
         signal.signal(signal.SIGINT, before)
@@ -80,7 +81,8 @@ class Child:
         return self._log.read_text(errors="replace") if self._log.exists() else ""
 
 
-def _run(command, arguments, log, prepare):
+def run(command: str, arguments: list[str], log: pathlib.Path, prepare: Callable[[], None]) -> NoReturn:
+    """What a forked process does, see `Child`."""
     from experiments.runtime.exit_codes import leave
 
     # Its worker processes would import what the harness is.

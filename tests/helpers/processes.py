@@ -1,16 +1,26 @@
 """The real command as several processes on this machine: started, watched, signalled."""
 
+import atexit
+import functools
+import multiprocessing
 import os
 import pathlib
 import re
-import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 
+import jax
+
 from tests.conftest import ROOT
+from tests.faults import child
+
+# Processes of a run are forked from one that has imported all they need, where JAX has not started: a start takes a
+# fraction of the time.
+_FORKS = multiprocessing.get_context("forkserver")
+_FORKS.set_forkserver_preload(
+    ["tests.helpers.processes", "tests.helpers.tiny_run", "experiments.cifar", "matplotlib.backends.backend_agg"]
+)
 
 TINY = ("-m", "tests.helpers.tiny_run")
 COMMAND = (
@@ -48,12 +58,11 @@ class ProcessGroup:
         for i, log in enumerate(self._logs):
             together = ("--coordinator", f"127.0.0.1:{ports[i]}", "--num_processes", str(count), "--process_id", str(i))
             own = [flag.replace("{process}", str(i)) for flag in flags]
-            whole = (sys.executable, *command, "--workdir", str(workdir), *own, *(together if count > 1 else ()))
-            environment = {**os.environ, "JAX_NUM_CPU_DEVICES": str(devices), "PYTHONUNBUFFERED": "1"}
-            with log.open("w") as file:
-                self.processes.append(
-                    subprocess.Popen(whole, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT)
-                )
+            (_, module, *first) = command
+            whole = [*first, "--workdir", str(workdir), *own, *(together if count > 1 else ())]
+            prepare = functools.partial(_prepare, dict(os.environ), devices)
+            self.processes.append(_FORKS.Process(target=_run, args=(module, whole, log, prepare)))
+            self.processes[-1].start()
 
     def __enter__(self) -> "ProcessGroup":
         return self
@@ -61,14 +70,15 @@ class ProcessGroup:
     def __exit__(self, *error) -> None:
         for process in self.processes:
             process.kill()
-            process.wait()
+            process.join()
 
     def log(self, index: int) -> str:
-        """What a process has written, without what gloo says, and XLA of a compilation that took long."""
+        """What a process has written so far, without what gloo says, and XLA of a compilation that took long."""
         # Gloo's threads write word by word, so that the words of several lines may be mixed.
         gloo = r"(\[Gloo\] Rank |is connected to|peer ranks|Expected number of connected|is :|[\d. ])*\n"
         noise = r"^(\*{9}|E\d{4} .*slow_operation_alarm|\[Compiling|The operation took|\n).*\n?"
-        return re.sub(f"^{gloo}|{noise}", "", self._logs[index].read_text(), flags=re.MULTILINE)
+        log = self._logs[index]
+        return re.sub(f"^{gloo}|{noise}", "", log.read_text() if log.exists() else "", flags=re.MULTILINE)
 
     def said(self, index: int) -> str:
         """What resjax has said there: `log` without lines of C++ code, which may warn of slow threads at any time."""
@@ -78,25 +88,42 @@ class ProcessGroup:
         """Returns when a process has written `text`."""
         deadline = time.monotonic() + timeout
         while text not in self.log(index):
-            assert self.processes[index].poll() is None and time.monotonic() < deadline, self.log(index)
+            assert self.processes[index].is_alive() and time.monotonic() < deadline, self.log(index)
             time.sleep(0.05)
 
     def is_alive(self) -> bool:
         """Whether every process runs."""
-        return all(process.poll() is None for process in self.processes)
+        return all(process.is_alive() for process in self.processes)
 
     def kill(self, index: int) -> None:
         """kill -9."""
-        self.processes[index].send_signal(signal.SIGKILL)
+        self.processes[index].kill()
 
     def terminate(self, index: int) -> None:
         """SIGTERM."""
-        self.processes[index].send_signal(signal.SIGTERM)
+        self.processes[index].terminate()
 
     def finish(self, timeout: float = 1800) -> list[int]:
-        """Exit codes, when all have ended."""
+        """Exit codes, when all have ended; -N for a signal."""
         deadline = time.monotonic() + timeout
-        return [process.wait(max(deadline - time.monotonic(), 0.1)) for process in self.processes]
+        for i, process in enumerate(self.processes):
+            process.join(max(deadline - time.monotonic(), 0.1))
+            assert not process.is_alive(), f"process {i} still ran after {timeout:.0f} s\n{self.log(i)}"
+        return [process.exitcode for process in self.processes]
+
+
+def _run(module, arguments, log, prepare) -> None:
+    try:
+        child.run(module, arguments, log, prepare)
+    finally:
+        atexit._run_exitfuncs()  # multiprocessing leaves them out; JAX's waits for the other processes
+
+
+def _prepare(environment, devices) -> None:
+    os.chdir(ROOT)
+    os.environ.clear()
+    os.environ.update(environment)
+    jax.config.update("jax_num_cpu_devices", devices)
 
 
 def saved_steps(workdir: pathlib.Path) -> list[int]:

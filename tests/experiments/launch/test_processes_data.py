@@ -16,7 +16,7 @@ def test_processes_that_see_different_data_are_told_and_none_waits(tmp_path):
         np.savez(tmp_path / f"own{process}.npz", images=images[:count], labels=labels[:count])
     own = str(tmp_path / "own{process}.npz")
     with ProcessGroup(tmp_path / "run", 2, 1, "--data_dir", own, command=ARRAYS) as group:
-        assert [process.wait(timeout=200) for process in group.processes] == [2, 2]
+        assert group.finish(timeout=200) == [2, 2]
         said = [group.log(i) for i in range(2)]
     for process, count in enumerate((36, 27)):
         assert f"see different data (process {process}: own{process}.npz" in said[process], said[process]
