@@ -112,7 +112,7 @@ class _Resjax:
 
     def __init__(self, name: str, batch: int, dtype: str, form: dict[str, Any]):
         from experiments.runtime.backend import prepare_backend
-        from experiments.runtime.compiled import peak_bytes
+        from experiments.runtime.compiled import allocated_bytes
 
         prepare_backend((batch,), "off")
         import jax
@@ -151,7 +151,7 @@ class _Resjax:
             "trace_s": traced_at - started,
             "lower_s": lowered_at - traced_at,
             "compile_s": time.perf_counter() - lowered_at,
-            "program_mib": jax.device_count() * peak_bytes(self._run) / 2**20,
+            "program_mib": jax.device_count() * allocated_bytes(self._run) / 2**20,
             "ceiling_gflops": _matmul_rate(jnp.dtype(dtype)),
             "machine": machine(),
         }

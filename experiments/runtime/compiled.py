@@ -62,24 +62,27 @@ class Needs:
         return {key: value for key, value in dataclasses.asdict(self).items() if key != "collectives"}
 
 
-def peak_bytes(compiled: Any) -> int:
-    """Bytes of memory that a compiled function needs at most on each device, its arguments and results among them."""
+def allocated_bytes(compiled: Any) -> int:
+    """Bytes that a compiled function allocates on each device: arguments, results and temporaries."""
     memory = compiled.memory_analysis()
     in_use = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
-    # The first JAX with a peak is 0.8.
-    return max(getattr(memory, "peak_memory_in_bytes", 0) or in_use + memory.temp_size_in_bytes, in_use)
+    return in_use + memory.temp_size_in_bytes
 
 
 def needs(compiled: Any) -> Needs:
     """Reads a compiled function, `jax.jit(f).lower(..).compile()`, of any device."""
-    program = Program(compiled.as_text())
+    memory, text = compiled.memory_analysis(), compiled.as_text()
+    program = Program(text)
     analysis = compiled.cost_analysis() or {}
+    allocated = allocated_bytes(compiled)
+    # The first JAX with a peak is 0.8.
+    peak = getattr(memory, "peak_memory_in_bytes", 0) or allocated
     counted = {"flops": program.flops, "bytes": program.bytes}
     if "bytes accessed" in analysis:
         counted = {"flops": analysis["flops"], "bytes": analysis["bytes accessed"]}
     return Needs(
-        peak=peak_bytes(compiled),
-        temporaries=compiled.memory_analysis().temp_size_in_bytes,
+        peak=max(peak, allocated - memory.temp_size_in_bytes),
+        temporaries=memory.temp_size_in_bytes,
         kernels=program.kernels,
         collectives=tuple(collectives(compiled)),
         **counted,
