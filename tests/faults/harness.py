@@ -12,6 +12,7 @@ from collections.abc import Callable
 import matplotlib.backends.backend_agg
 import matplotlib.figure  # noqa: F401
 import numpy as np
+import orbax.checkpoint  # noqa: F401
 
 from experiments import cifar  # noqa: F401
 from experiments.training import seed_run

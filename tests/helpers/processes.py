@@ -19,7 +19,10 @@ from tests.faults import child
 # fraction of the time.
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(
-    ["tests.helpers.processes", "tests.helpers.tiny_run", "experiments.cifar", "matplotlib.backends.backend_agg"]
+    [
+        *("tests.helpers.processes", "tests.helpers.tiny_run", "experiments.cifar"),
+        *("orbax.checkpoint", "matplotlib.backends.backend_agg"),
+    ]
 )
 
 TINY = ("-m", "tests.helpers.tiny_run")
