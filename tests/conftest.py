@@ -4,6 +4,7 @@ import functools
 import gc
 import os
 import pathlib
+import signal
 
 import jax
 import numpy as np
@@ -12,6 +13,10 @@ from hypothesis import HealthCheck, Phase, settings
 from jax._src import compiler
 
 jax.config.update("jax_num_cpu_devices", 8)
+
+# A shell that starts a program in the background has it ignore Ctrl-C, and so would every process of a test.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Tracing makes many objects that live long. Python's own 700 lets a sixth of its time go to looking for garbage.
 gc.set_threshold(100_000)

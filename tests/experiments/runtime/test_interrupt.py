@@ -1,5 +1,6 @@
 """The first signal is a request, which is acknowledged at once; a second Ctrl-C waits for nothing."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -47,9 +48,15 @@ def test_a_signal_is_kept_until_it_is_looked_at_and_acknowledged(signum, capfd):
     assert signal.getsignal(signum) is before
 
 
+@contextlib.contextmanager
 def _start(*command):
+    """The process, which does not outlive a test that fails."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen([sys.executable, *command], cwd=ROOT, **pipes)
+    with subprocess.Popen([sys.executable, *command], cwd=ROOT, **pipes) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def test_a_second_ctrl_c_stops_in_the_middle_of_a_step():
