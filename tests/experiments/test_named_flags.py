@@ -38,7 +38,12 @@ def _options() -> Iterator[type]:
 
 
 def _fields(cls: type, prefix: str = "") -> set[str]:
-    return {prefix + field.name for field in dataclasses.fields(cls)}
+    found = set()
+    for field in dataclasses.fields(cls):
+        found.add(prefix + field.name)
+        if isinstance(field.type, type) and dataclasses.is_dataclass(field.type):
+            found |= _fields(field.type, f"{prefix}{field.name}.")
+    return found
 
 
 @pytest.fixture(scope="module")
