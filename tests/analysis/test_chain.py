@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from resjax import InputError, StochasticDepth
+from resjax import InputError, StochasticDepth, analysis
 from resjax.analysis.chain import Chain
 from resjax.models import VGG, Highway, PreActResNet, ResNet, SpeedResNet
 
@@ -55,3 +55,17 @@ def test_a_network_without_blocks_is_named(draw_variables):
     model = VGG(stage_sizes=(1,), width=3)
     with pytest.raises(InputError, match="VGG: its stages have no blocks"):
         Chain(model, draw_variables(model, IMAGES), IMAGES)
+
+
+def test_no_images_and_lesions_of_other_blocks_are_named(draw_variables):
+    model = ResNet(stage_sizes=(1,), widths=(4,), stem_width=3)
+    variables = draw_variables(model, IMAGES)
+    lesion = np.zeros((1, 1), bool)
+    with pytest.raises(InputError, match="images: expected at least one"):
+        analysis.predict_without_blocks(model, variables, IMAGES[:0], lesion, batch_size=8)
+    with pytest.raises(InputError, match=r"expected bool \[lesions, 1\], got shapes \(1, 2\)"):
+        analysis.predict_without_blocks(model, variables, IMAGES, np.zeros((1, 2), bool), batch_size=8)
+    with pytest.raises(InputError, match="images: expected at least one"):
+        analysis.pooled_features(model, variables, IMAGES[:0], batch_size=8)
+    with pytest.raises(InputError, match="ResNet: no block keeps the shape of its input"):
+        analysis.block_refinement(model, variables, IMAGES, np.zeros(len(IMAGES), int), batch_size=8)
