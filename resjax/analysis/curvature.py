@@ -14,10 +14,10 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from resjax.analysis.landscape import without_noise
+from resjax.analysis.landscape import whole_batches, without_noise
 from resjax.errors import InputError
 from resjax.models import Network
-from resjax.train.sharding import check_batch_size, data_mesh, put_batch, put_whole
+from resjax.train.sharding import put_batch, put_whole
 
 Product = Callable[[np.ndarray], np.ndarray]
 """A symmetric matrix as a function: v [P] -> its product with v, [P]."""
@@ -84,12 +84,7 @@ def loss_hessian(
     Raises:
       InputError: for no images, or a batch that the devices do not divide.
     """
-    if len(images) == 0 or len(labels) != len(images):
-        raise InputError(f"images, labels: expected as many labels as images, got {len(images)} and {len(labels)}")
-    mesh, size = mesh or data_mesh(), min(batch_size, len(images))
-    if size % mesh.size and size == len(images):
-        mesh = data_mesh(mesh.devices.ravel()[:1].tolist())
-    check_batch_size(size, mesh)
+    mesh, parts = whole_batches(images, labels, batch_size, mesh)
     quiet, variables = without_noise(model), put_whole(variables, mesh)
     flat, unravel = jax.flatten_util.ravel_pytree(variables["params"])
 
@@ -102,11 +97,7 @@ def loss_hessian(
     def product(vector, flat, variables, images, labels):
         return jax.jvp(lambda flat: jax.grad(loss)(flat, variables, images, labels), (flat,), (vector,))[1]
 
-    starts = range(0, len(images) - size + 1, size)
-    batches = [
-        put_batch((np.asarray(images[i : i + size], np.float32), np.asarray(labels[i : i + size])), mesh)
-        for i in starts
-    ]
+    batches = [put_batch((np.asarray(images[part], np.float32), np.asarray(labels[part])), mesh) for part in parts]
 
     def mean(vector):
         moved = put_whole(jnp.asarray(vector, flat.dtype), mesh)

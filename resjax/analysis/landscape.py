@@ -49,6 +49,23 @@ def filter_direction(seed: int, params: Any) -> Any:
     return jax.tree_util.tree_map_with_path(step, params)
 
 
+def whole_batches(
+    images: np.ndarray, labels: np.ndarray, batch_size: int, mesh: Mesh | None
+) -> tuple[Mesh, list[slice]]:
+    """The mesh, and the places of the batches of which none is smaller; images that are fewer than one are one.
+
+    Raises:
+      InputError: for no images, or a batch that the devices do not divide.
+    """
+    if len(images) == 0 or len(labels) != len(images):
+        raise InputError(f"images, labels: expected as many labels as images, got {len(images)} and {len(labels)}")
+    mesh, size = mesh or data_mesh(), min(batch_size, len(images))
+    if size % mesh.size and size == len(images):
+        mesh = data_mesh(mesh.devices.ravel()[:1].tolist())
+    check_batch_size(size, mesh)
+    return mesh, [slice(start, start + size) for start in range(0, len(images) - size + 1, size)]
+
+
 def loss_surface(
     model: Network,
     variables: Any,
@@ -80,12 +97,7 @@ def loss_surface(
     points = np.asarray(points, np.float32)
     if points.ndim != 2 or points.shape[1] != len(directions):
         raise InputError(f"points: expected float [P, {len(directions)}], got shape {points.shape}")
-    if len(images) == 0 or len(labels) != len(images):
-        raise InputError(f"images, labels: expected as many labels as images, got {len(images)} and {len(labels)}")
-    mesh, size = mesh or data_mesh(), min(batch_size, len(images))
-    if size % mesh.size and size == len(images):
-        mesh = data_mesh(mesh.devices.ravel()[:1].tolist())
-    check_batch_size(size, mesh)
+    mesh, parts = whole_batches(images, labels, batch_size, mesh)
     quiet = without_noise(model)
 
     def measured(variables, directions, point, images, labels):
@@ -99,11 +111,9 @@ def loss_surface(
     compiled = jax.jit(measured)
     variables, directions = put_whole((variables, list(directions)), mesh)
     found = np.zeros((len(points), 2))
-    starts = range(0, len(images) - size + 1, size)
-    for start in starts:
-        batch = (np.asarray(images[start : start + size], np.float32), np.asarray(labels[start : start + size]))
-        batch = put_batch(batch, mesh)
+    for part in parts:
+        batch = put_batch((np.asarray(images[part], np.float32), np.asarray(labels[part])), mesh)
         found += np.array(
             [jax.device_get(compiled(variables, directions, jnp.asarray(point), *batch)) for point in points]
         )
-    return found[:, 0] / len(starts), found[:, 1] / len(starts)
+    return found[:, 0] / len(parts), found[:, 1] / len(parts)
