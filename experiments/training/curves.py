@@ -1,4 +1,4 @@
-"""curves.png: loss, error and learning rate of a run, redrawn while a run trains."""
+"""curves.png: loss, error and learning rate of a run, redrawn while it trains."""
 
 import concurrent.futures
 import pathlib
@@ -19,7 +19,7 @@ _SHARE = 0.05
 
 
 class CurvesDrawer:
-    """Draws the curves in a thread while the next epoch trains; a twentieth of the time at most goes to it.
+    """Draws the curves of a run in a thread while the next epoch trains, for a twentieth of the time at most.
 
     Args:
       thread: an executor with one worker, which may draw for several runs.
