@@ -3,7 +3,7 @@
 #
 # Antialiasing widens the kernel where an image is reduced, so that one would guess that the flag does nothing where it is
 # enlarged; with mode="bilinear" that is so. But bicubic has the coefficient -0.75 without the flag and -0.5 with it, as
-# Pillow has always. CIFAR images enlarged for a network of ImageNet's size are up to 27 of 255 levels apart, and only those
+# Pillow has always. CIFAR images enlarged for a network of ImageNet's size are up to 22 of 255 levels apart, and only those
 # with the flag are what a PIL transform gives the same network.
 set -euo pipefail
 folder=$(mktemp -d)
