@@ -68,7 +68,7 @@ class Options(WeightsOptions):
     batch_size: int = 64
     """Images in a step."""
     workers: int | None = None
-    """Processes that decode images; default: one for each core but one. 0 decodes in threads."""
+    """Processes that decode images; default: one for each core but one, on two cores none. 0 decodes in threads."""
     compilation_cache: str = "auto"
     """Folder of compiled programs; auto: in the user's cache folder; off: none."""
 
@@ -132,8 +132,10 @@ def run(options: Options) -> list[dict[str, Any]]:
         warnings.showwarning = lambda message, *rest: said.print(str(message), highlight=False, markup=False)
         warnings.simplefilter("always", UserWarning)
         task = progress.add_task("", total=len(paths))
-        started = time.perf_counter()
+        started = first = time.perf_counter()
         for seen in see(options, paths, broken):
+            if not shown:
+                first = time.perf_counter()
             results.append(seen.line)
             print(json.dumps(seen.line) if options.json else _line(seen.line), flush=not options.json)
             if len(shown) < _MOST_SHOWN:
@@ -144,10 +146,12 @@ def run(options: Options) -> list[dict[str, Any]]:
             progress.update(task, completed=len(results))
     if not shown:
         raise InputError("none of the images could be read")
-    seconds = time.perf_counter() - started
-    if len(paths) > _MANY:
-        rate = f"{len(paths):,} images in {seconds:.1f} s, {len(paths) / seconds:.0f} a second"
-        said.print(rate, highlight=False, markup=False)
+    seconds, at_once = time.perf_counter() - started, 1 if see is _see_pixels else options.batch_size
+    if len(paths) > max(_MANY, at_once):
+        # In the first batch's time the network is compiled and the workers start.
+        rate = (len(paths) - at_once) / (started + seconds - first)
+        text = f"{len(paths):,} images in {seconds:.1f} s: {rate:.0f} a second after the first batch of {at_once}"
+        said.print(text, highlight=False, markup=False)
     if options.sheet is not None:
         _write(
             options.sheet, draw_sheet(f"{without_folders(options.weights)}: {len(paths):,} images", shown), "--sheet"
@@ -163,7 +167,8 @@ def _see(options: Options, paths: Sequence[str], broken: Callable[[str, str], No
     if options.overlays is not None and options.explain is None:
         raise InputError("--overlays: a classifier's are of --explain grad_cam, occlusion or integrated_gradients")
     classifier = load_classifier(options.weights, options)
-    few = len(paths) <= 2 * options.batch_size  # worker processes take seconds to start
+    # Worker processes take seconds to start, and one of them decodes no faster than threads.
+    few = len(paths) <= 2 * options.batch_size or default_workers() == 1
     workers = (0 if few else default_workers()) if options.workers is None else options.workers
     batch_size = min(options.batch_size, len(paths))
     explainer = None if options.explain is None else Explainer(classifier, options.explain, batch_size)

@@ -1,5 +1,6 @@
 """Adversarial images within a distance of their own: what a network says of the worst of them."""
 
+import math
 from collections.abc import Callable
 
 import jax
@@ -42,6 +43,7 @@ def pgd(
     epsilon: float | jax.Array,
     steps: int = 20,
     step_size: float | jax.Array | None = None,
+    enough: float = math.inf,
 ) -> jax.Array:
     """Steps along the sign of the gradient from a random start, each projected back (Madry et al. 2018).
 
@@ -53,6 +55,7 @@ def pgd(
       loss, images, epsilon: see `fgsm`.
       steps: number of steps.
       step_size: on the scale of [0, 1]; default: 2.5 epsilon / steps (appendix of the paper).
+      enough: steps end once the loss of every image is larger; by default none is left out.
 
     Returns:
       Images like `images`, in [0, 1] and within epsilon of them.
@@ -66,15 +69,19 @@ def pgd(
     size = 2.5 * epsilon / steps if step_size is None else step_size
     low, high = jnp.maximum(images - epsilon, 0), jnp.minimum(images + epsilon, 1)
 
-    def step(_, carry):
-        current, best, largest = carry
+    def goes_on(carry):
+        taken, *_, largest = carry
+        return (taken < steps) & (largest <= enough).any()
+
+    def step(carry):
+        taken, current, best, largest = carry
         losses, gradient = _gradient(loss, current)
         best, largest = _worse(best, largest, current, losses)
-        return jnp.clip(current + size * jnp.sign(gradient), low, high), best, largest
+        return taken + 1, jnp.clip(current + size * jnp.sign(gradient), low, high), best, largest
 
     noise = jax.random.uniform(key, images.shape, images.dtype, minval=-1)
     start = jnp.clip(images + epsilon * noise, low, high)
-    last, best, largest = jax.lax.fori_loop(0, steps, step, (start, images, loss(images)))
+    _, last, best, largest = jax.lax.while_loop(goes_on, step, (0, start, images, loss(images)))
     return _worse(best, largest, last, loss(last))[0]
 
 

@@ -59,6 +59,31 @@ def test_the_optimum_of_a_linear_model_is_reached(attack):
     np.testing.assert_allclose(attack(_linear_loss, EPSILON), optimum, atol=1e-6)
 
 
+def test_projected_steps_are_those_of_a_computation_by_hand():
+    """The network's gradient by the chain rule, and Madry's algorithm, in float64; only the random start is shared."""
+    first, last = (np.asarray(weights, np.float64) for weights in (WEIGHTS[0], WEIGHTS[1, :16, :3]))
+    labels = np.eye(3)[LABELS]
+
+    def loss_and_gradient(images):
+        hidden = (images.reshape(6, -1) - 0.5) @ first
+        scores = np.maximum(hidden, 0) @ last
+        probabilities = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
+        gradient = ((probabilities - labels) @ last.T * (hidden > 0)) @ first.T
+        return -np.log((probabilities * labels).sum(-1)), gradient.reshape(images.shape)
+
+    images, steps = np.asarray(IMAGES, np.float64), 5
+    iterate = images + EPSILON * np.asarray(jax.random.uniform(jax.random.key(0), images.shape, minval=-1), np.float64)
+    worst, largest = images, loss_and_gradient(images)[0]
+    for _ in range(steps + 1):
+        iterate = np.clip(np.clip(iterate, images - EPSILON, images + EPSILON), 0, 1)
+        losses, gradient = loss_and_gradient(iterate)
+        worst = np.where((losses > largest)[:, None, None, None], iterate, worst)
+        largest = np.maximum(losses, largest)
+        iterate = iterate + 2.5 * EPSILON / steps * np.sign(gradient)
+    attacked = pgd(jax.random.key(0), _loss, IMAGES, EPSILON, steps=steps)
+    np.testing.assert_allclose(attacked, worst, atol=1e-6)
+
+
 def test_steps_that_lower_the_loss_are_not_taken():
     """At a maximum each step, of a size too large, goes down."""
 
@@ -66,6 +91,20 @@ def test_steps_that_lower_the_loss_are_not_taken():
         return -jnp.square(images - IMAGES).sum((1, 2, 3))
 
     np.testing.assert_array_equal(pgd(jax.random.key(0), peaked, IMAGES, EPSILON, steps=3), IMAGES)
+
+
+def test_steps_end_once_every_loss_is_enough():
+    """The loss of a step is known when the next one is taken."""
+    one, two, all_steps = (
+        pgd(jax.random.key(0), _loss, IMAGES, EPSILON, steps, step_size=EPSILON / 8) for steps in (1, 2, 20)
+    )
+    stopped, never = (
+        pgd(jax.random.key(0), _loss, IMAGES, EPSILON, step_size=EPSILON / 8, enough=float(enough))
+        for enough in (_loss(one).min() - 1e-3, _loss(all_steps).min() + 1)
+    )
+    np.testing.assert_allclose(stopped, two, atol=1e-6)
+    np.testing.assert_allclose(never, all_steps, atol=1e-6)
+    assert (_loss(all_steps) > _loss(two)).all()
 
 
 def test_an_attack_is_a_function_of_its_key_and_compiles():

@@ -1,5 +1,6 @@
 """Decoding and cropping, against Pillow's and torchvision's way of doing the same."""
 
+import dataclasses
 import io
 import random
 
@@ -9,6 +10,7 @@ from PIL import Image
 
 from resjax.data.images import (
     BrokenImage,
+    CentralPart,
     CentreCrop,
     EncodedImage,
     FiveCrops,
@@ -50,6 +52,18 @@ def test_the_centre_crop_is_that_of_resizing_the_whole_image(size):
     corners = (whole[:224, :224], whole[:224, -224:], whole[-224:, :224], whole[-224:, -224:])
     assert max(np.abs(crop - corner).max() for crop, corner in zip(five, corners, strict=False)) <= 1
     np.testing.assert_array_equal(five[4], _seen(CentreCrop(), EncodedImage(data)))
+
+
+@pytest.mark.parametrize("size", [(403, 518), (518, 403)])
+def test_a_part_of_a_reduced_jpeg_is_that_of_the_whole_one(size):
+    """In its place to a pixel, where a half of the side is not whole; a small image is decoded in full."""
+    rng = np.random.default_rng(0)
+    image = EncodedImage(_encode(_photo(*size) // 2 + rng.integers(0, 64, (*size, 1), np.uint8), quality=95))
+    whole, small = CentralPart((60, 60), (50, 40), "bicubic"), CentralPart((110, 110), (100, 90))
+    reduced = _seen(dataclasses.replace(whole, gap=1.5), image).astype(np.int32)
+    difference = np.abs(reduced - _seen(whole, image))
+    assert 0 < difference.max() <= 6 and difference.mean() < 1
+    np.testing.assert_array_equal(_seen(dataclasses.replace(small, gap=2), image), _seen(small, image))
 
 
 def test_three_squares_reach_both_ends():

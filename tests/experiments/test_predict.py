@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import re
 import shutil
 
 import jax
@@ -42,11 +43,13 @@ def folder(tmp_path_factory):
     return folder
 
 
-def test_files_get_the_probabilities_of_the_network(capsys, folder, tmp_path):
+def test_files_get_the_probabilities_of_the_network(capsys, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("experiments.predict._MANY", 8)
     arguments = (NAME, folder, "--json", "--sheet", tmp_path / "sheet.png", "--top", 3, "--batch_size", 5)
     code, out, err = outcome(main, capsys, *arguments)
     found = {line["image"]: line for line in map(json.loads, out.splitlines())}
     assert code == 0 and len(found) == 9 and "broken" in err and "sheet of 8 images" in err
+    assert re.search(r"^9 images in [\d.]+ s: \d+ a second after the first batch of 5$", err, re.M)
     assert "error" in found[str(folder / "a.jpg")]
     model, variables = resjax.from_pretrained(NAME)
     images = load_dataset("cifar10_mini", "test").images[:8]
