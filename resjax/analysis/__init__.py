@@ -15,6 +15,7 @@ from resjax.analysis.depth import (
 from resjax.analysis.detection import Detection, detection, largest_probability, negative_energy
 from resjax.analysis.ensembles import disagreement, majority_vote, smoothness_index, valid_paths
 from resjax.analysis.explain import grad_cam, integrated_gradients, occlusion
+from resjax.analysis.jacobians import Jacobians, residual_jacobians
 from resjax.analysis.landscape import filter_direction, loss_surface, without_noise
 from resjax.analysis.lesion import (
     predict_without_blocks,
@@ -58,6 +59,7 @@ __all__ = [
     "DecayFit",
     "Detection",
     "RandomNetwork",
+    "Jacobians",
     "Refinement",
     "Responses",
     "Spectrum",
@@ -115,6 +117,7 @@ __all__ = [
     "random_lesions",
     "random_paths",
     "removable_layers",
+    "residual_jacobians",
     "ridge_classifier",
     "single_lesions",
     "smoothness_index",
