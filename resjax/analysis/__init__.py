@@ -2,6 +2,16 @@
 
 from resjax.analysis.attacks import fgsm, pgd
 from resjax.analysis.calibration import Calibration, calibration, fit_temperature, negative_log_likelihoods
+from resjax.analysis.connectivity import (
+    Channels,
+    barrier,
+    between,
+    exchangeable_channels,
+    losses_between,
+    match_weights,
+    permuted,
+    with_statistics_of,
+)
 from resjax.analysis.curvature import Spectrum, lanczos_spectrum, loss_hessian
 from resjax.analysis.depth import (
     block_contributions,
@@ -55,6 +65,14 @@ from resjax.analysis.similarity import block_similarity, linear_cka, unbiased_hs
 from resjax.analysis.variants import error_rates, predict
 
 __all__ = [
+    "losses_between",
+    "with_statistics_of",
+    "permuted",
+    "match_weights",
+    "exchangeable_channels",
+    "between",
+    "barrier",
+    "Channels",
     "Calibration",
     "DecayFit",
     "Detection",
