@@ -16,7 +16,8 @@ _LAYOUT = ("NHWC", "HWIO", "NHWC")
 _CHUNK_IMAGES = 16
 _CHUNK_BYTES = 7 * 2**18
 # Convolutions with fewer output channels than the first number leave a CPU's matrix kernels half empty: they compute
-# several neighbouring pixels at once, up to the second number of channels.
+# several neighbouring pixels at once, up to the second number of channels. Those with just the first number, too, if
+# their kernels are small, with as few input channels: 1.5 times as fast on AVX-512; of 32 input channels 0.8 times.
 _NARROW, _FULL_WIDTH = 16, 32
 # Up to this number of groups each becomes a convolution of its own in the program; more of them run in a loop.
 _UNROLLED_GROUPS = 8
@@ -253,7 +254,7 @@ def _forward(x, kernel, geometry):
     if kernel.shape[:2] == (1, 1) and min(map(min, geometry.pads)) >= 0:
         return _pointwise(x, kernel, geometry)
     # Of a width that is not known yet, nor is how many pixels the last tile lacks.
-    tile = _tile(kernel.shape[-1]) if isinstance(x.shape[2], int) else 1
+    tile = _tile(*kernel.shape[-2:]) if isinstance(x.shape[2], int) else 1
     if tile > 1 and kernel.shape[1] > 1 and geometry.strides == geometry.dilation == geometry.input_dilation == 1:
         return _tiled(x, kernel, geometry, tile)
     return conv_xla(x, kernel, geometry)
@@ -272,9 +273,10 @@ def _pointwise(x, kernel, geometry):
     return y
 
 
-def _tile(features):
+def _tile(c_in, features):
     """Neighbouring pixels to compute at once, as so many times the output channels."""
-    return min(4, _FULL_WIDTH // features) if features < _NARROW else 1
+    is_narrow = features < _NARROW or (features == _NARROW and c_in <= _NARROW)
+    return min(4, _FULL_WIDTH // features) if is_narrow else 1
 
 
 def _tiled(x, kernel, geometry, tile):
@@ -404,7 +406,7 @@ def _chunk_gradient(x, dy, kernel_shape, geometry):
     """x against dy as a convolution: images in the role of input channels, C_in in that of the batch."""
     kh, kw, c_in, c_out = kernel_shape
     strides, dilation = geometry.strides, geometry.dilation
-    tile = _tile(c_out) if kw > 1 and strides == dilation == 1 else 1
+    tile = _tile(c_in, c_out) if kw > 1 and strides == dilation == 1 else 1
     low, high = geometry.pads[1]
     extra = -dy.shape[2] % tile
     dy = jnp.pad(dy, ((0, 0), (0, 0), (0, extra), (0, 0)))

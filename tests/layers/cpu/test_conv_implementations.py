@@ -47,6 +47,7 @@ def check(case, float64, dtype="float64", tolerance=1e-12):
 @settings(max_examples=15)
 @given(case=convolutions(IMAGES, CHANNELS, groups=(1, 2, 6)))
 @example(Convolution((8, 9), (3, 3), 1, (1, 1), (3, 16), images=256))
+@example(Convolution((8, 9), (3, 3), 1, (1, 1), (16, 16), images=3))  # two pixels at once
 @example(Convolution((5, 6), (1, 1), 2, (0, 0), (4, 4), groups=2, images=256))
 @example(Convolution((5, 6), (3, 3), 2, (1, 1), (5, 3), groups=32, images=3))  # groups in a loop
 def test_forms_compute_the_sums_over_the_kernel(float64, case):
