@@ -21,7 +21,7 @@ from experiments.launch.run import Program, Sources
 from experiments.launch.run import main as run_program
 from experiments.reports.saved_weights import facts_to_save, save_run
 from experiments.runtime.exit_codes import leave
-from experiments.training.metric import TOP_ERROR
+from experiments.training.metric import TOP_ERROR, error_metric
 from experiments.training.task import Task
 from resjax import train
 from resjax.data.augment.photographs import augment_photos
@@ -73,17 +73,15 @@ class Imagenet(Program):
             ),
             normalize=normalize,
             **data,
-            metric=TOP_ERROR,
+            metric=error_metric(num_classes),
             objective=train.top_classification(config.label_smoothing),
             make_eval_step=functools.partial(train.make_crops_eval_step, flip=config.eval_mode != "centre"),
             zero=train.TopTotals.zero(),
         )
 
     def summary(self, sources, record):
-        return {
-            "final_test_top5_error": record["test_top5_error"],
-            "class_names": list(sources.data.class_names),
-        }
+        top5 = {f"final_{key}": record[key] for key in ("test_top5_error",) if key in record}
+        return top5 | {"class_names": list(sources.data.class_names)}
 
 
 def evaluate(arguments: Sequence[str], console: Console) -> dict[str, Any]:

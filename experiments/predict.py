@@ -51,7 +51,9 @@ class Options(WeightsOptions):
     """A name of resjax.list_pretrained(), also of timm, torchvision or the hub; a folder of resjax.save_pretrained;
     the workdir of a run of experiments.cifar, experiments.imagenet or experiments.segmentation; or a file of PyTorch's
     weights, with --model."""
-    images: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="FILE|DIR|- ..")]
+    images: Annotated[
+        tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="FILE|DIR|- ..", help_behavior_hint="(required)")
+    ]
     """Image files, folders of images, or - for names of files from standard input, one a line."""
     top: int = 5
     """How many classes of each image to name."""

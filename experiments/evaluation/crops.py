@@ -130,7 +130,6 @@ def evaluate_photographs(options: Evaluation, console: Console) -> dict[str, Any
         "classes": dataset.num_classes,
         "images": len(found.labels),
         "test_accuracy": 1 - measured["test_error"] / 100,
-        "test_top5_error": 0.0,  # of five classes or fewer
         **measured,
     }
     console.print(

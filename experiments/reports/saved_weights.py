@@ -68,7 +68,7 @@ def write_weights(folder: pathlib.Path, model: Any, variables: Any, about: dict[
 def _photographs(saved: SavedRun, run: str, checkpoint: str, result: Mapping[str, Any]):
     classifier, size = load_classifier(run, WeightsOptions(checkpoint=checkpoint)), saved.config.image_size
     errors = round(result["images"] * result["test_error"] / 100)
-    about = {key: result[key] for key in ("test_error", "test_top5_error", "test_loss")}
+    about = {key: result[key] for key in ("test_error", "test_top5_error", "test_loss") if key in result}
     about |= {"errors": errors, "test_images": result["images"], "class_names": list(classifier.class_names)}
     about |= input_of(classifier.preprocess)
     known = image_dataset_info(saved.config.dataset)

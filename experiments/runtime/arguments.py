@@ -10,7 +10,7 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import tyro
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
@@ -86,6 +86,8 @@ def documented(info: StructTypeInfo) -> StructConstructorSpec | None:
         value = tyro.MISSING_NONPROP if value is dataclasses.MISSING else value
         value = getattr(info.default, field.name) if has_default else value
         kind: Any = field.type
+        if value == ():  # of which tyro would print nothing
+            kind = Annotated[kind, tyro.conf.arg(help_behavior_hint="(default: none)")]
         fields.append(StructFieldSpec(field.name, kind, value, texts.get(field.name)))
     return StructConstructorSpec(info.type, tuple(fields))
 

@@ -18,7 +18,7 @@ class Metric:
       record: (sums, "train", "validation" or "test") -> entries of a line of metrics.jsonl besides loss and times.
       of_training: the metric of the training images in percent, from a line of metrics.jsonl.
       training_loss: label of the training loss in the curves.
-      also: key and label of a second number to print.
+      also: key and label of a second number to print, where it was measured.
     """
 
     key: str
@@ -32,7 +32,8 @@ class Metric:
     def describe(self, numbers: Mapping[str, Any], which: str = "") -> str:
         """The metric in words. `numbers` is a line of metrics.jsonl, or a summary if `which` ("final") is given."""
         prefix = f"{which}_" if which else ""
-        also = f" ({self.also[1]}: {numbers[prefix + self.also[0]]:.2f}%)" if self.also else ""
+        second = numbers.get(prefix + self.also[0]) if self.also else None
+        also = "" if second is None else f" ({self.also[1]}: {second:.2f}%)"
         return f"{self.label} {numbers[prefix + self.key]:.2f}%{also}"
 
     def value_to_minimise(self, record: dict[str, Any]) -> float:
@@ -53,6 +54,11 @@ def _classified_images(totals, split):
     if split != "train":
         record[f"{split}_error"] = 100 * int(totals.images - totals.correct) / int(totals.images)
     return record
+
+
+def error_metric(num_classes: int) -> Metric:
+    """Of photographs: the top-5 error, too, where it can be anything but 0."""
+    return TOP_ERROR if num_classes > 5 else TEST_ERROR
 
 
 def _classified_photos(totals: TopTotals, split):

@@ -47,7 +47,10 @@ VALIDATION_KEYS = {
 }
 """The keys that --validation_images adds."""
 
-IMAGENET_KEYS = {**METRIC_KEYS, "test_top5_error": "top-5 error on the test images, in percent"}
+IMAGENET_KEYS = {
+    **METRIC_KEYS,
+    "test_top5_error": "top-5 error on the test images, in percent; of more than five classes",
+}
 """The keys for photographs."""
 
 SEGMENTATION_KEYS = {

@@ -92,8 +92,9 @@ def _own_folder(workdir):
 
 def test_a_run_on_a_folder_writes_what_a_run_writes(capsys, folder, finished):
     records = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
-    assert [record["step"] for record in records] == [2, 4] and set(records[0]) == set(IMAGENET_KEYS)
-    assert records[0]["test_top5_error"] == 0  # there are two classes
+    assert [record["step"] for record in records] == [2, 4] and set(records[0]) == set(IMAGENET_KEYS) - {
+        "test_top5_error"
+    }
     summary = json.loads((finished / "summary.json").read_text())
     assert summary["test_images"] == 20 and summary["class_names"] == ["airplane", "automobile"]
     assert (finished / "curves.png").is_file()

@@ -89,6 +89,7 @@ def test_the_help_of_every_command_fills_the_width_and_no_more(capsys, monkeypat
     monkeypatch.setenv("COLUMNS", str(columns))
     code, out, err = outcome(command, capsys, *words, "--help")
     assert code == 0 and "usage: python -m experiments." in out and not err
+    assert "(default: )" not in " ".join(out.split())
     _assert_fits(out[out.index("usage: ") :], columns)
     assert max(map(len, out.splitlines())) <= columns
 
