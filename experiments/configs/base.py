@@ -3,16 +3,15 @@
 import dataclasses
 import typing
 from collections.abc import Collection
-from typing import Any, ClassVar, Literal, Self
-
-import jax.numpy as jnp
-from flax import linen as nn
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from experiments.configs.earlier import fields_of_today
 from experiments.configs.model import ModelConfig, as_lists, as_tuples
-from resjax import InputError, create_model
 from resjax.data.augment import Augmentation
-from resjax.errors import unknown_name
+from resjax.errors import InputError, unknown_name
+
+if TYPE_CHECKING:
+    from flax import linen as nn
 
 _ADAM = {"b1": 0.9, "b2": 0.999}
 _SGD = {"momentum": 0.9, "nesterov": False}
@@ -303,11 +302,15 @@ class RunConfig:
     def model_options(self) -> dict[str, Any]:
         """Arguments of `resjax.create_model` besides the name and the number of classes."""
         # float32 is the default of every network; some networks have no other dtype.
+        import jax.numpy as jnp
+
         dtype = {} if self.dtype == "float32" else {"dtype": jnp.dtype(self.dtype)}
         return self.model.overrides() | dtype | form_options(self.scan, self.remat)
 
-    def create_model(self, num_classes: int) -> nn.Module:
+    def create_model(self, num_classes: int) -> "nn.Module":
         """Creates the network."""
+        from resjax import create_model
+
         return create_model(self.model.name, num_classes=num_classes, **self.model_options())
 
     @classmethod
@@ -392,7 +395,7 @@ def _build(cls: type, flat: dict[str, Any]) -> Any:
     for field, kind in typing.get_type_hints(cls).items():
         inner = {key.removeprefix(f"{field}."): value for key, value in flat.items() if key.startswith(f"{field}.")}
         if inner and isinstance(kind, type) and issubclass(kind, ModelConfig):
-            values[field] = kind(**inner)
+            values[field] = kind(**inner).checked()
             unknown -= {f"{field}.{key}" for key in inner}
         elif dataclasses.is_dataclass(kind) and inner:
             values[field] = _build(kind, inner)

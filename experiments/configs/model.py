@@ -11,14 +11,13 @@ import re
 import types
 import typing
 from collections.abc import Mapping
-from typing import Any, Literal, Self
-
-from flax import linen as nn
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from experiments.configs.earlier import fields_of_today
-from resjax import InputError, create_model
-from resjax.errors import did_you_mean
-from resjax.models.registry import field_names
+from resjax.errors import InputError, did_you_mean
+
+if TYPE_CHECKING:
+    from flax import linen as nn
 
 # What other flags of a run decide.
 _ELSEWHERE = {"num_classes", "dtype", "scan", "remat", "features_only"}
@@ -43,20 +42,34 @@ class NetworkField:
 class ModelConfig:
     """The network: its name, and the fields that differ from those of that name.
 
+    The network's class, and with it JAX, is imported when its fields are first asked for: hundreds of recipes are made
+    before one of them is chosen.
+
     Args:
       name: as `resjax.create_model` takes it.
       **fields: of the network, see `network_fields`; of a field that holds an object, such as `stochastic_depth`, the
         object, or its fields, "stochastic_depth.decay".
 
     Raises:
-      InputError: for an unknown name, or a field that the network does not have, or fields that exclude each other.
+      InputError: for an unknown name, or a field that the network does not have, or fields that exclude each other, by
+        `checked` and whatever else reads the fields.
     """
+
+    def __init__(self, name: str, **fields: Any):
+        self.name = name
+        self._given = fields
+
+    def checked(self) -> Self:
+        """The same config, whose name and fields are right."""
+        _ = self.fields
+        return self
 
     # A value that the network has anyway is dropped, as is None where the network takes no None, so that equal networks
     # are equal configs.
-    def __init__(self, name: str, **fields: Any):
-        self.name = name
-        known, objects = self.network_fields(), self._objects
+    @functools.cached_property
+    def fields(self) -> dict[str, Any]:
+        """The fields that differ from those of the network of the name, flat."""
+        name, fields, known, objects = self.name, dict(self._given), self.network_fields(), self._objects
         for field, value in [(field, fields.pop(field)) for field in objects if field in fields]:
             fields = {key: kept for key, kept in fields.items() if not key.startswith(f"{field}.")}
             if value is not None:
@@ -72,7 +85,7 @@ class ModelConfig:
             own = {} if made is None else held.differing(made)
             given = {key: value for key, value in given.items() if not key.startswith(f"{field}.")}
             given |= {f"{field}.{key}": value for key, value in own.items()}
-        self.fields = {
+        return {
             field: given[field]
             for field in known
             if field in given
@@ -92,7 +105,9 @@ class ModelConfig:
 
     def replace(self, **changes: Any) -> Self:
         """A config with another `name` or other fields."""
-        return type(self)(**({"name": self.name} | self.fields | changes))
+        plain = all(isinstance(value, (*_PLAIN, tuple)) for value in self._given.values())
+        own = self._given if plain and "name" not in changes else self.fields
+        return type(self)(**({"name": self.name} | own | changes))
 
     def identity(self) -> dict[str, Any]:
         """The name and the fields that differ."""
@@ -131,13 +146,15 @@ class ModelConfig:
         return {name: held for name, held in found.items() if held.kinds}
 
     @functools.cached_property
-    def _networks(self) -> list[tuple[type[nn.Module], dict[str, Any]]]:
+    def _networks(self) -> "list[tuple[type[nn.Module], dict[str, Any]]]":
         return self.networks()
 
-    def networks(self) -> list[tuple[type[nn.Module], dict[str, Any]]]:
+    def networks(self) -> "list[tuple[type[nn.Module], dict[str, Any]]]":
         """The classes whose fields are flags, and the values that the name stands for."""
         if not self.name:  # a default of configs, whose network is not named yet
             return []
+        from resjax.models.registry import create_model, field_names
+
         model = create_model(self.name)
         return [(type(model), {field: getattr(model, field) for field in field_names(type(model))})]
 
@@ -198,6 +215,8 @@ class _Held:
 @functools.cache
 def _dataclasses(kind: Any) -> tuple[type, ...]:
     """The dataclasses in a type or a union; modules, which have variables of their own, are none."""
+    from flax import linen as nn
+
     members = typing.get_args(kind) if typing.get_origin(kind) in (typing.Union, types.UnionType) else (kind,)
     return tuple(each for each in members if dataclasses.is_dataclass(each) and not issubclass(each, nn.Module))
 

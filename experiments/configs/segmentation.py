@@ -5,23 +5,24 @@ python -m experiments.segmentation --config resnet_38_a1_voc --data_dir VOC2012 
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-from flax import linen as nn
+from typing import TYPE_CHECKING, Any
 
 from experiments.configs.base import ModelConfig, OptimizerConfig, RunConfig, ScheduleConfig
 from experiments.configs.named import NamedRun
 from resjax.data import list_mask_datasets, mask_dataset_info
-from resjax.data.augment.masks import MaskAugmentation
-from resjax.models import SegmentationNetwork, create_segmentation_model
+from resjax.data.augment.options import MaskAugmentation
 from resjax.models.published import WU_2016, Published, PublishedMeanIou
-from resjax.models.segmentation import HEAD_FIELDS
+
+if TYPE_CHECKING:
+    from flax import linen as nn
 
 
 class SegmentationModelConfig(ModelConfig):
     """The trunk's name, and the fields of trunk and head that differ from those of that name."""
 
-    def networks(self) -> list[tuple[type[nn.Module], dict[str, Any]]]:
+    def networks(self) -> "list[tuple[type[nn.Module], dict[str, Any]]]":
+        from resjax.models.segmentation import HEAD_FIELDS, SegmentationNetwork
+
         if not (networks := super().networks()):
             return []
         [(trunk, values)] = networks
@@ -83,7 +84,9 @@ class SegmentationConfig(RunConfig):
     def has_frozen_statistics(self) -> bool:
         return self.frozen_statistics
 
-    def create_model(self, num_classes: int) -> nn.Module:
+    def create_model(self, num_classes: int) -> "nn.Module":
+        from resjax.models import create_segmentation_model
+
         return create_segmentation_model(
             self.model.name,
             num_classes,

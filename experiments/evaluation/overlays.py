@@ -22,7 +22,7 @@ from experiments.runtime.numbers import check_numbers
 from experiments.training.workdir import Workdir, is_run, read_saved_run
 from resjax import from_pretrained, preprocessing, pretrained_info, train
 from resjax.data import mask_dataset_info
-from resjax.data.augment.masks import IGNORED
+from resjax.data.augment.options import IGNORED
 from resjax.data.masks import read_image, resized
 from resjax.errors import InputError
 from resjax.interop.network_input import Preprocessing

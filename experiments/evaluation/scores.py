@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy.stats import binom
 
 from resjax.analysis import Calibration, calibration, fit_temperature, negative_log_likelihoods
 
@@ -40,6 +39,8 @@ def scores(logits: np.ndarray, labels: np.ndarray, whole: bool = True) -> dict[s
         counts["test_top5_error"] = int((best != labels[:, None]).all(-1).sum())
         result["test_top5_error"] = 100 * counts["test_top5_error"] / images
     if whole:
+        from scipy.stats import binom  # it takes as long to import as JAX
+
         for name, count in counts.items():
             result[f"{name}_interval"] = (100 / images * binom.ppf(_QUANTILES, images, count / images)).tolist()
         rng = np.random.default_rng(0)

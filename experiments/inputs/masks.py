@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from experiments.configs.segmentation import SegmentationConfig
 from resjax.data import MaskDataset, load_masks, mask_dataset_info
-from resjax.data.augment.masks import IGNORED
+from resjax.data.augment.options import IGNORED
 from resjax.errors import InputError
 
 # Of ImageNet's images, on the 0-255 scale: what the trunks were trained with.

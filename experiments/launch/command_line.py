@@ -11,7 +11,6 @@ from experiments.configs.programs import PROGRAMS
 from experiments.launch.flags import REGISTRY, FieldsError, check_flags, given_flags
 from experiments.launch.help import print_configs, print_group, print_help
 from experiments.runtime.arguments import read_options
-from experiments.training.pretrained import on_weights
 from resjax.errors import InputError, did_you_mean
 
 FINE_TUNING = "finetune"
@@ -64,12 +63,14 @@ def parse(
     name = names[0] if names else next(iter(configs))
     named = configs[name]
     if weights and wanted is None:
+        from experiments.training.pretrained import on_weights
+
         named = dataclasses.replace(named, config=on_weights(named.config, *weights))
     if freezes == ["trunk"]:
         named = dataclasses.replace(named, config=named.config.without_augmentation())
     default, (models, rest) = named.config, _take_option(rest, "--model.name")
     if models:
-        default = dataclasses.replace(default, model=default.model.replace(name=models[-1]))
+        default = dataclasses.replace(default, model=default.model.replace(name=models[-1]).checked())
     for kind in _take_option(rest, "--optimizer.kind")[0]:
         if kind in OPTIMIZER_KINDS:  # for others tyro lists the kinds
             default = with_optimizer_kind(default, kind)

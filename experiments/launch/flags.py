@@ -35,7 +35,7 @@ class FieldsError(Exception):
 
 def _made(kind: type[ModelConfig], **fields: Any) -> ModelConfig:
     try:
-        return kind(**fields)
+        return kind(**fields).checked()
     except InputError as error:
         raise FieldsError(str(error)) from None
 

@@ -3,7 +3,6 @@
 import abc
 import dataclasses
 import pathlib
-import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
@@ -16,9 +15,7 @@ from rich.table import Table
 from experiments.configs.base import RunConfig
 from experiments.configs.named import NamedRun, changed_fields, compare, for_images
 from experiments.launch.checks import check_sizes, check_values
-from experiments.launch.command_line import parse
 from experiments.launch.dry_run import print_dry_run
-from experiments.launch.flags import given_flags
 from experiments.launch.quick_answers import print_quick_answers
 from experiments.launch.scaling import print_scaling_report
 from experiments.launch.seeds import (
@@ -34,8 +31,7 @@ from experiments.launch.seeds import (
 from experiments.launch.summary import summarize
 from experiments.launch.target import check_target, print_target_report
 from experiments.runtime.backend import prepare_backend
-from experiments.runtime.console import plain_console
-from experiments.runtime.exit_codes import TrainingError, exit_code
+from experiments.runtime.exit_codes import TrainingError
 from experiments.runtime.machine import describe_devices, machine_identity
 from experiments.runtime.processes import join_processes
 from experiments.training.engine import Engine
@@ -46,7 +42,7 @@ from experiments.training.pretrained import Start, check_start, start_of
 from experiments.training.task import Task
 from experiments.training.trackers import check_trackers
 from experiments.training.workdir import Workdir, data_digest, open_workdir
-from resjax.errors import InputError, did_you_mean
+from resjax.errors import InputError
 from resjax.models import parameter_count
 from resjax.train import same_everywhere
 
@@ -125,39 +121,6 @@ class Program(abc.ABC):
     def remarks(self, summary: Mapping[str, Any]) -> Sequence[str | Table]:
         """Printed before the last line of a run."""
         return ()
-
-
-def main(
-    program: Program,
-    subcommands: Mapping[str, tuple[str, Callable[[Sequence[str], Console], Any]]],
-    arguments: Sequence[str] | None,
-) -> int:
-    """Runs a command; returns its exit code, see `exit_code`.
-
-    Args:
-      program: the training command.
-      subcommands: by the word that comes first: the usage of its flags, and what it runs.
-      arguments: the command line after the program's name; None takes sys.argv.
-    """
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    console = plain_console()
-
-    usage = " ".join(f"{name} {flags}" for name, (flags, _) in subcommands.items())
-
-    def command():
-        if arguments and arguments[0] in subcommands:
-            subcommands[arguments[0]][1](arguments[1:], console)
-            return
-        if arguments and arguments[0] in program.configs:
-            arguments.insert(0, "--config")
-        if arguments and not arguments[0].startswith("-"):
-            known = "".join(f", or {word}" for word in subcommands)
-            options = [*subcommands, *(f"--config {name}" for name in program.configs)]
-            near = did_you_mean(arguments[0], subcommands) or did_you_mean(f"--config {arguments[0]}", options)
-            raise InputError(f"{arguments[0]!r}: expected --config NAME{known}{near} (see --help)")
-        run(program, *parse(program.name, program.configs, arguments, usage), console, given_flags(arguments))
-
-    return exit_code(command)
 
 
 def run(

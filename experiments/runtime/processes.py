@@ -1,4 +1,7 @@
-"""One run in several processes: they find each other, and when one ends the others end."""
+"""One run in several processes: they find each other, and when one ends the others end.
+
+Commands end through this module even where they only printed help: JAX is imported where a run needs it.
+"""
 
 import json
 import os
@@ -7,12 +10,6 @@ import sys
 import threading
 import time
 from typing import Any
-
-import jax
-
-# Neither the store of jax.distributed, which Orbax reads as well, nor JAX's cluster detection has a public name.
-from jax._src import distributed
-from jax._src.clusters import cloud_tpu_cluster
 
 from experiments.configs.base import RunConfig
 from resjax.errors import InputError
@@ -35,7 +32,7 @@ class Processes:
 
     def __init__(self, count: int, index: int, silence: float = SILENCE_SECONDS):
         self.count, self.index, self._silence = count, index, silence
-        self._store = distributed.global_state.client
+        self._store = _state().client
         self._closing = threading.Event()
         self._answered = time.monotonic()
         for work in self._watch, self._guard:
@@ -67,6 +64,8 @@ class Processes:
                 time.sleep(0.1)
 
     def _watch(self):
+        import jax
+
         heard = dict.fromkeys(range(self.count), (None, time.monotonic()))
         beat = 0
         while not self._closing.wait(_BEAT_SECONDS):
@@ -151,6 +150,8 @@ def join_processes(config: RunConfig) -> int:
       InputError: if flags do not fit together, or the other processes cannot be found.
     """
     global _current
+    import jax
+
     given = {name: getattr(config, name) for name in ("coordinator", "num_processes", "process_id")}
     missing = [f"--{name}" for name, value in given.items() if value is None]
     if 0 < len(missing) < 3:
@@ -193,11 +194,18 @@ def join_processes(config: RunConfig) -> int:
         raise InputError(f"the other processes cannot be joined at {where}: {str(error).splitlines()[0]}") from None
     finally:
         joined.set()
-    state = distributed.global_state
+    state = _state()
     if state.num_processes > 1:
         _current = Processes(state.num_processes, state.process_id)
         _current.check_same(config)
     return state.num_processes
+
+
+def _state() -> Any:
+    """The state of `jax.distributed` with its store, which Orbax reads as well; it has no public name."""
+    from jax._src import distributed
+
+    return distributed.global_state
 
 
 def _wait_until_reachable(coordinator: str, host: str, port: int) -> None:
@@ -247,6 +255,8 @@ def leave_processes(reason: str | None = None, code: int = 0) -> None:
     """
     if _current is None:
         return
+    import jax
+
     try:
         _current.leave(reason)
     except jax.errors.JaxRuntimeError:  # process 0, which holds the store, has ended
@@ -275,5 +285,7 @@ def _in_cluster() -> bool:
     if "COLAB_RELEASE_TAG" in environment or "KAGGLE_KERNEL_RUN_TYPE" in environment:
         return False  # one machine, whose metadata server does not answer
     # Only Google's metadata server tells a TPU VM whether it belongs to a pod.
+    from jax._src.clusters import cloud_tpu_cluster  # it has no public name
+
     gce = cloud_tpu_cluster.GceTpuCluster
     return gce.is_env_present() and gce.get_process_count() > 1

@@ -1,24 +1,13 @@
 """Networks of the residual family and their names."""
 
-import importlib
-import pkgutil
+# ruff: noqa: F405 (the names are those of `families`)
 
-from resjax.models.cost import multiply_adds, parameter_count, weighted_layers
-from resjax.models.densenet import DenseNet
-from resjax.models.highway import Highway
-from resjax.models.network import Network
-from resjax.models.outline import Part, outline
-from resjax.models.preact_resnet import PreActResNet
-from resjax.models.published import Paper, PublishedFacts, PublishedResult
-from resjax.models.registry import ModelInfo, create_model, list_models, model_info, register_model
-from resjax.models.resnet import ResNet
-from resjax.models.resnext import ResNeXt, convert_form
-from resjax.models.segmentation import SegmentationNetwork, create_segmentation_model, load_trunk, upsample
-from resjax.models.speed_resnet import SpeedResNet
-from resjax.models.stacking import restack, stacked_stages, unrolled
-from resjax.models.vgg import VGG
-from resjax.models.wide_resnet import WideResNet
-from resjax.models.wider_resnet import WiderResNet
+import importlib
+import importlib.util
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from resjax.models.families import *  # noqa: F403
 
 __all__ = [
     "VGG",
@@ -54,6 +43,15 @@ __all__ = [
     "weighted_layers",
 ]
 
-# Families register themselves: a new file here needs no line elsewhere.
-for _file in pkgutil.iter_modules(__path__, f"{__name__}."):
-    importlib.import_module(_file.name)
+
+# Flax and JAX are imported with the networks: the papers' tables, which recipes read, do without.
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        return getattr(importlib.import_module(f"{__name__}.families"), name)
+    if not name.startswith("_") and importlib.util.find_spec(f"{__name__}.{name}"):
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

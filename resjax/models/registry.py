@@ -143,6 +143,8 @@ def register_model(
                     " <..>, or decorate a function that returns the fields"
                 )
             fields = lambda *values: dict(zip(found, values, strict=True))  # noqa: E731
+        if network.__module__.partition(".")[0] != "resjax":  # of someone else: it may not take a name of ours
+            importlib.import_module("resjax.models.families")
         own = {name: entry for name, entry in (facts or {}).items() if re.fullmatch(pattern, name)}
         family = Family(names, pattern, network, fields, paper, input_shape, own)
         _check_new(family)
@@ -166,6 +168,7 @@ def families() -> list[Family]:
     Raises:
       InputError: for such a module that cannot be imported.
     """
+    importlib.import_module("resjax.models.families")
     for plugin in filter(None, map(str.strip, os.environ.get(PLUGINS, "").split(","))):
         try:
             importlib.import_module(plugin)

@@ -9,10 +9,12 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from experiments import cifar, imagenet, segmentation
 from experiments.launch.command_line import parse
 from experiments.launch.run import task_of
 from experiments.launch.target import Outcome, check_target, compile_step
+from experiments.programs.cifar import Cifar
+from experiments.programs.imagenet import Imagenet
+from experiments.programs.segmentation import Segmentation
 from experiments.runtime import files
 from experiments.runtime.targets import compiler_versions
 from tests.conftest import ROOT
@@ -23,7 +25,7 @@ TOLERANCE = 0.03
 
 GPU, TPU = "h200", "tpu_v5e:1x1"
 GPUS, TPUS = "h200:4", "tpu_v5e:2x2"
-_CIFAR, _PHOTOS, _MASKS = cifar.Cifar(), imagenet.Imagenet(), segmentation.Segmentation()
+_CIFAR, _PHOTOS, _MASKS = Cifar(), Imagenet(), Segmentation()
 STEPS = {
     "resnet, scan": (_CIFAR, "resnet_20 --model.name resnet_20 --scan on", GPU, TPU),
     "preresnet, remat": (_CIFAR, "resnet_20 --model.name preresnet_14 --remat full", GPU, TPU),

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from experiments.cifar import Cifar
 from experiments.launch.command_line import parse
 from experiments.launch.run import task_of
 from experiments.launch.target import check_target, compile_step
+from experiments.programs.cifar import Cifar
 from experiments.runtime.compiled import needs
 from resjax import train
 from tests.conftest import ROOT

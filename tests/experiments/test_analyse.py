@@ -100,7 +100,9 @@ def test_a_config_is_read_back_from_what_it_wrote():
     with pytest.raises(InputError, match="Config: has no field 'modle'"):
         Config.from_identity(written | {"modle": 1})
     with pytest.raises(InputError, match="choose one"):
-        ModelConfig("resnet_20", **{"stochastic_depth.decay": "constant", "stochastic_depth.active_blocks": 3})
+        ModelConfig(
+            "resnet_20", **{"stochastic_depth.decay": "constant", "stochastic_depth.active_blocks": 3}
+        ).checked()
 
 
 def test_paths_are_drawn_and_their_numbers_written(capsys, run):

@@ -19,9 +19,9 @@ from experiments import imagenet, predict
 from experiments.configs.base import ModelConfig
 from experiments.configs.imagenet import CONFIGS
 from experiments.configs.imagenet.fields import ImagenetConfig
-from experiments.imagenet import evaluate
 from experiments.inputs import photographs
 from experiments.inputs.batches import StreamedImages
+from experiments.programs.imagenet import evaluate
 from experiments.training.workdir import IMAGENET_KEYS, Workdir
 from resjax import InputError, create_model, pretrained_info, save_pretrained, train
 from resjax.models import model_info, multiply_adds, parameter_count

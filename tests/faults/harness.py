@@ -14,7 +14,7 @@ import matplotlib.figure  # noqa: F401
 import numpy as np
 import orbax.checkpoint  # noqa: F401
 
-from experiments import cifar  # noqa: F401
+import experiments.programs.cifar  # noqa: F401
 from experiments.training import seed_run
 from experiments.training.engine import Engine
 from tests.faults import child

@@ -7,7 +7,7 @@ import signal
 import socket
 import time
 
-from experiments import imagenet  # noqa: F401 imported once, see the harness
+import experiments.programs.imagenet  # noqa: F401 imported once, see the harness
 from tests.faults.child import Child
 from tests.faults.harness import NETWORK, Act, Harness
 from tests.helpers.photographs import write_folder

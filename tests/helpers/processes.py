@@ -20,7 +20,7 @@ from tests.faults import child
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(
     [
-        *("tests.helpers.processes", "tests.helpers.tiny_run", "experiments.cifar"),
+        *("tests.helpers.processes", "tests.helpers.tiny_run", "experiments.programs.cifar"),
         *("orbax.checkpoint", "matplotlib.backends.backend_agg"),
     ]
 )

@@ -4,7 +4,6 @@ import dataclasses
 
 from experiments.configs.base import Config, ModelConfig, OptimizerConfig, ScheduleConfig
 from experiments.configs.named import FAN_OUT, LAST, SKIPPED, NamedConfig, bn_of_gpu
-from resjax import ConstantScaling, EffectivePaths, Gating, ShortcutDropout
 from resjax.data.augment import Augmentation
 from resjax.models.published import HE_2015, HE_2016, HUANG_2016_DENSE, VEIT_2016, PublishedFacts, PublishedResult
 from resjax.models.published.cifar import CIFAR_NETWORKS, he_2016
@@ -146,20 +145,28 @@ _FAILS = "the paper prints no error: training fails, with more than 20%"
 _UNSPECIFIED = "the paper does not say how gates and 1x1 shortcuts treat transitions; BN follows a 1x1 shortcut"
 
 
+def _scaled(shortcut: float, branch: float) -> dict[str, float]:
+    return {"shortcut_variant.shortcut": shortcut, "shortcut_variant.branch": branch}
+
+
+def _gated(bias_init: float, exclusive: bool = True) -> dict[str, float | bool]:
+    return {"shortcut_variant.exclusive": exclusive, "shortcut_variant.bias_init": bias_init}
+
+
 def _shortcuts() -> dict[str, NamedConfig]:
     """Table 1: ResNet-110 in the original order, with every shortcut changed."""
     rows = {
-        "no_shortcut": (None, {"shortcut_variant": ConstantScaling(0.0, 1.0)}, ()),
-        "half_shortcut": (None, {"shortcut_variant": ConstantScaling(0.5, 1.0)}, ()),
-        "half_scaling": (12.35, {"shortcut_variant": ConstantScaling(0.5, 0.5)}, ()),
-        "exclusive_gating_0": (None, {"shortcut_variant": Gating(bias_init=0.0)}, _COUNTS_GATED),
-        "exclusive_gating_5": (None, {"shortcut_variant": Gating(bias_init=-5.0)}, _COUNTS_GATED),
-        "exclusive_gating_6": (8.70, {"shortcut_variant": Gating(bias_init=-6.0)}, _COUNTS_GATED),
-        "exclusive_gating_7": (9.81, {"shortcut_variant": Gating(bias_init=-7.0)}, _COUNTS_GATED),
-        "shortcut_gating_0": (12.86, {"shortcut_variant": Gating(exclusive=False, bias_init=0.0)}, _COUNTS_GATED),
-        "shortcut_gating_6": (6.91, {"shortcut_variant": Gating(exclusive=False, bias_init=-6.0)}, _COUNTS_GATED),
+        "no_shortcut": (None, _scaled(0.0, 1.0), ()),
+        "half_shortcut": (None, _scaled(0.5, 1.0), ()),
+        "half_scaling": (12.35, _scaled(0.5, 0.5), ()),
+        "exclusive_gating_0": (None, _gated(0.0), _COUNTS_GATED),
+        "exclusive_gating_5": (None, _gated(-5.0), _COUNTS_GATED),
+        "exclusive_gating_6": (8.70, _gated(-6.0), _COUNTS_GATED),
+        "exclusive_gating_7": (9.81, _gated(-7.0), _COUNTS_GATED),
+        "shortcut_gating_0": (12.86, _gated(0.0, exclusive=False), _COUNTS_GATED),
+        "shortcut_gating_6": (6.91, _gated(-6.0, exclusive=False), _COUNTS_GATED),
         "conv_shortcut": (12.22, {"shortcut": "C"}, _COUNTS_CONV_SHORTCUT),
-        "shortcut_dropout": (None, {"shortcut_variant": ShortcutDropout(0.5)}, ()),
+        "shortcut_dropout": (None, {"shortcut_variant.rate": 0.5}, ()),
     }
     configs = {}
     for name, (error, options, counts) in rows.items():
@@ -213,7 +220,9 @@ def _effective_paths() -> NamedConfig:
         aggregate="single",
         note="6.10 where all blocks are trained",
     )
-    named = _he_2016("preresnet_110", _as_published("preresnet_110", (result,)), stochastic_depth=EffectivePaths(23))
+    named = _he_2016(
+        "preresnet_110", _as_published("preresnet_110", (result,)), **{"stochastic_depth.active_blocks": 23}
+    )
     deviations = (
         "the paper describes the recipe only as the standard one",
         "evaluated with all blocks, each scaled by the fraction of blocks that was trained; the paper does not say how",

@@ -5,7 +5,6 @@ import dataclasses
 from experiments.configs.base import Config, ModelConfig, OptimizerConfig, ScheduleConfig
 from experiments.configs.cifar.residual import UNAUGMENTED, ZERO_PADDED
 from experiments.configs.named import SKIPPED, NamedConfig
-from resjax import StochasticDepth
 from resjax.data.augment import Augmentation
 from resjax.models.published import HUANG_2016_DEPTH, PublishedFacts, PublishedResult
 from resjax.models.published.cifar import CIFAR_NETWORKS
@@ -62,6 +61,7 @@ def _huang_2016(
     return NamedConfig(config, f"{HUANG_2016_DEPTH}, section 4", facts, deviations=deviations)
 
 
+_DROPPED = {"stochastic_depth.survival_probability": 0.5}
 # 152 layers of basic blocks; the name resnet_152 stands for ImageNet's bottlenecks.
 _COUNTS_152 = PublishedFacts(2_408_474, 351_978_112)
 
@@ -76,13 +76,13 @@ def _named() -> dict[str, NamedConfig]:
         (dropped, "_unaugmented"): {"cifar10": 11.66, "cifar100": 37.80},
     }
     for (kind, suffix), published in errors.items():
-        model = ModelConfig("resnet_110", stochastic_depth=StochasticDepth(0.5) if kind == dropped else None)
+        model = ModelConfig("resnet_110", **(_DROPPED if kind == dropped else {}))
         options = {"augmentation": UNAUGMENTED} if suffix else {}
         more = ("the table prints 27.76 where the text says 27.22",) if (kind, suffix) == (plain, "") else ()
         facts = CIFAR_NETWORKS["resnet_110"]
         configs[f"resnet_110_{kind}{suffix}"] = _huang_2016(model, facts, published, more=more, **options)
     for kind, error in ((plain, 6.67), (dropped, 4.91)):
-        model = ModelConfig("resnet_1202", stochastic_depth=StochasticDepth(0.5) if kind == dropped else None)
+        model = ModelConfig("resnet_1202", **(_DROPPED if kind == dropped else {}))
         configs[f"resnet_1202_{kind}"] = _huang_2016(
             *(model, CIFAR_NETWORKS["resnet_1202"], {"cifar10": error}),
             epochs=300,
@@ -90,9 +90,8 @@ def _named() -> dict[str, NamedConfig]:
             schedule=ScheduleConfig(boundaries=(150, 225), warmup="constant", warmup_from=0.01, warmup_epochs=10),
         )
     for kind, error in ((plain, 1.80), (dropped, 1.75)):
-        survival = StochasticDepth(0.5) if kind == dropped else None
         configs[f"resnet_152_svhn_{kind}"] = _huang_2016(
-            ModelConfig("resnet_20", stage_sizes=(25, 25, 25), stochastic_depth=survival),
+            ModelConfig("resnet_20", stage_sizes=(25, 25, 25), **(_DROPPED if kind == dropped else {})),
             *(_COUNTS_152, {"svhn_cropped": error}),
             epochs=50,
             boundaries=(30, 35),

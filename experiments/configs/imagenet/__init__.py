@@ -13,7 +13,6 @@ from experiments.configs.imagenet.fb_torch import fb_torch, published_of
 from experiments.configs.imagenet.fields import ImagenetConfig, NamedImagenet
 from experiments.configs.imagenet.he import HE_CONFIGS
 from experiments.configs.imagenet.torchvision import TORCHVISION_CONFIGS
-from resjax import StochasticDepth
 from resjax.models.published import (
     FB_TORCH,
     HUANG_2016_DENSE,
@@ -40,8 +39,8 @@ def _huang_2016(error: float, epochs: int, survival_probability: float | None = 
         epochs=epochs,
         schedule=ScheduleConfig(boundaries=(30, 60, 90)[: epochs // 30 - 1]),
     )
-    rule = StochasticDepth(survival_probability) if survival_probability else None
-    model = named.config.model.replace(stochastic_depth=rule)
+    rule = {"stochastic_depth.survival_probability": survival_probability} if survival_probability else {}
+    model = named.config.model.replace(**rule)
     return dataclasses.replace(named, config=dataclasses.replace(named.config, model=model))
 
 

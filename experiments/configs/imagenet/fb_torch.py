@@ -6,7 +6,7 @@ from typing import Any
 from experiments.configs.base import ModelConfig, OptimizerConfig, ScheduleConfig
 from experiments.configs.imagenet.fields import ImagenetConfig, NamedImagenet
 from experiments.configs.named import SKIPPED, bn_of_gpu
-from resjax.data.augment.photographs import PhotoAugmentation
+from resjax.data.augment.options import PhotoAugmentation
 from resjax.models.published import FB_TORCH, PublishedResult
 from resjax.models.published.imagenet import IMAGENET_NETWORKS
 

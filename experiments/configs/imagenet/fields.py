@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 from experiments.configs.base import RunConfig, run_only
 from experiments.configs.model import ModelConfig
 from experiments.configs.named import NamedRun
-from resjax.data.augment.photographs import PhotoAugmentation
+from resjax.data.augment.options import PhotoAugmentation
 from resjax.data.images import ExifOrientation, image_dataset_info
 from resjax.errors import InputError
 from resjax.models.published import Published, PublishedFacts, PublishedResult

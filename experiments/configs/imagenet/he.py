@@ -6,7 +6,7 @@ from experiments.configs.base import ModelConfig, OptimizerConfig, ScheduleConfi
 from experiments.configs.imagenet.fb_torch import fb_torch, published_of
 from experiments.configs.imagenet.fields import ImagenetConfig, NamedImagenet
 from experiments.configs.named import FAN_OUT, bn_of_gpu
-from resjax.data.augment.photographs import PhotoAugmentation
+from resjax.data.augment.options import PhotoAugmentation
 from resjax.models.published import HE_2015, HE_2016, PublishedFacts, PublishedResult
 from resjax.models.published.imagenet import IMAGENET_NETWORKS, photographs
 

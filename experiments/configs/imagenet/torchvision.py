@@ -6,7 +6,7 @@ from experiments.configs.base import ModelConfig, OptimizerConfig, ScheduleConfi
 from experiments.configs.imagenet.fb_torch import published_of
 from experiments.configs.imagenet.fields import ImagenetConfig, NamedImagenet
 from experiments.configs.named import SKIPPED, bn_of_gpu
-from resjax.data.augment.photographs import PhotoAugmentation
+from resjax.data.augment.options import PhotoAugmentation
 from resjax.models.published import TORCHVISION
 from resjax.models.published.imagenet import IMAGENET_NETWORKS, photographs
 

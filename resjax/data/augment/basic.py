@@ -4,43 +4,11 @@ Every function takes one key and draws for each image separately. Normalisation 
 padded crop are the mean colour, as in fb.resnet.torch and the papers' code.
 """
 
-import dataclasses
-from typing import Literal
-
 import jax
 import jax.numpy as jnp
 
+from resjax.data.augment.options import Augmentation
 from resjax.errors import InputError
-
-
-@dataclasses.dataclass(frozen=True)
-class Augmentation:
-    """Augmentation of a training image. A field at zero or False does nothing."""
-
-    crop_padding: int = 4
-    """Pixels added on each side before a random crop back to the original size."""
-    padding_mode: Literal["zero", "reflect"] = "zero"
-    """Fill of the added pixels: zero, which after normalisation is the mean colour, or the reflected image."""
-    flip: bool = True
-    """Mirror left to right with probability 1/2."""
-    cutout: int = 0
-    """Side in pixels of a square set to zero, clipped to the image (DeVries & Taylor 2017, arXiv 1708.04552)."""
-    mixup: float = 0.0
-    """Alpha of mixup's Beta(alpha, alpha) (Zhang et al. 2018, arXiv 1710.09412)."""
-    cutmix: float = 0.0
-    """Alpha of CutMix's Beta(alpha, alpha) (Yun et al. 2019, arXiv 1905.04899); with mixup, each image gets one."""
-    alternating_flip: bool = False
-    """Instead of flip: mirror one half of the images in even epochs and the other half in odd epochs, so that two
-    epochs show each image both ways (Jordan 2024, arXiv 2404.00498, section 3.6)."""
-
-    def __post_init__(self):
-        if self.flip and self.alternating_flip:
-            raise InputError("flip, alternating_flip: choose one")
-        if self.padding_mode not in ("zero", "reflect"):
-            raise InputError(f"padding_mode: expected 'zero' or 'reflect', got {self.padding_mode!r}")
-        for name in ("crop_padding", "cutout", "mixup", "cutmix"):
-            if not getattr(self, name) >= 0:
-                raise InputError(f"{name}: expected a value >= 0, got {getattr(self, name)}")
 
 
 def augment(

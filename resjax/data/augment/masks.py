@@ -4,42 +4,10 @@ Scale, crop and flip are one resampling: each pixel of the crop is looked up in 
 nearest for the mask. Points outside the image are zero, the mean colour after normalisation, and are ignored.
 """
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 
-from resjax.errors import InputError
-
-IGNORED = 255
-"""Label of pixels that do not count."""
-
-
-@dataclasses.dataclass(frozen=True)
-class MaskAugmentation:
-    """Augmentation of a training image and its mask."""
-
-    crop: int = 500
-    """Side in pixels of the square crop; 0 keeps the size of the canvas, without scaling or cropping."""
-    scale_min: float = 0.7
-    """Minimum factor of a random scaling, drawn uniformly."""
-    scale_max: float = 1.3
-    """Maximum factor."""
-    flip: bool = True
-    """Mirror left to right with probability 1/2."""
-    brightness: float = 0.0
-    """Maximum shift of the normalised colours, drawn uniformly from [-b, b]."""
-    contrast: float = 0.0
-    """Maximum change c of the contrast; its factor is drawn uniformly from [1 - c, 1 + c]."""
-    saturation: float = 0.0
-    """Maximum change s of the saturation (distance to gray); its factor is drawn uniformly from [1 - s, 1 + s]."""
-
-    def __post_init__(self):
-        if not 0 < self.scale_min <= self.scale_max:
-            raise InputError(f"scale_min, scale_max: expected 0 < min <= max, got {self.scale_min}, {self.scale_max}")
-        for name in ("crop", "brightness", "contrast", "saturation"):
-            if not getattr(self, name) >= 0:
-                raise InputError(f"{name}: expected a value >= 0, got {getattr(self, name)}")
+from resjax.data.augment.options import IGNORED, MaskAugmentation
 
 
 def augment_with_masks(

@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from resjax.data.augment.masks import IGNORED
+from resjax.data.augment.options import IGNORED
 from resjax.data.formats.text_files import read_text
 from resjax.data.masks import shapes
 from resjax.errors import InputError, unknown_name

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from resjax.data.augment.masks import IGNORED
+from resjax.data.augment.options import IGNORED
 from resjax.data.masks.catalog import MaskDatasetInfo
 from resjax.data.masks.reading import StoredMask
 from resjax.errors import InputError

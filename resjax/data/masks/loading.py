@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from resjax.data.augment.masks import IGNORED
+from resjax.data.augment.options import IGNORED
 from resjax.data.formats.stored_array import memory_size
 from resjax.data.formats.tfds_directory import data_roots, example_features, find_version, open_split
 from resjax.data.images.encoded import LARGEST_FILE

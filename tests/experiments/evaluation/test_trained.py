@@ -10,7 +10,7 @@ from safetensors.numpy import save_file
 from experiments.configs import ModelConfig
 from experiments.configs.cifar import CONFIGS
 from experiments.evaluation.trained import load_weights, normalization_of, read_network, read_records
-from experiments.imagenet import evaluate
+from experiments.programs.imagenet import evaluate
 from experiments.training.workdir import Workdir
 from resjax import InputError, create_model, save_pretrained, train
 from resjax.data import dataset_info

@@ -1,0 +1,1 @@
+"""The training commands: what each adds to `experiments.launch.run`."""
