@@ -75,7 +75,7 @@ CUT = """
 import time, types
 from experiments.runtime import processes
 wait = lambda *arguments, **options: time.sleep(1000)
-processes.distributed.global_state.client = types.SimpleNamespace(key_value_set=wait, key_value_dir_get=wait)
+processes._state().client = types.SimpleNamespace(key_value_set=wait, key_value_dir_get=wait)
 processes.Processes(2, 1, silence=4.0)
 time.sleep(60)
 """
