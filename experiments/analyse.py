@@ -1,5 +1,6 @@
 """Runs the studies on a trained network: `python -m experiments.analyse lesion RUN`."""
 
+import io
 import pathlib
 import sys
 import time
@@ -27,6 +28,10 @@ from resjax.errors import InputError, did_you_mean
 PROGRAM = "python -m experiments.analyse"
 QUICKEST = f"{PROGRAM} all resnet_20-cifar10 --dataset cifar10_mini"
 ALL = "all"
+_LIST = "--list"
+_MOST_USED = (
+    "images", "draws", "dataset", "data_dir", "plain", "output", "checkpoint", "model", "batch_size", "seed",
+)  # fmt: skip
 _COMPARING = [name for name, study in STUDIES.items() if study.compares_runs]
 
 
@@ -52,15 +57,28 @@ def parse(arguments: Sequence[str]) -> tuple[str, Options]:
     names = [*STUDIES, ALL]
     name = arguments.pop(0) if arguments and not arguments[0].startswith("-") else None
     if any(argument in ("-h", "--help") for argument in arguments):
+        name = name if name in names else None
+    elif _LIST in [name, *arguments]:
         _print_studies()
+        raise SystemExit(0)
     elif name is None:
-        raise InputError(f"the name of a study comes first: {', '.join(names)} (see --help)")
+        raise InputError(f"the name of a study comes first: {', '.join(names)} (see {_LIST})")
     if name is not None and name not in names:
         if not (pathlib.Path(name).exists() or name in list_pretrained()):
             raise InputError(f"unknown study {name!r}{did_you_mean(name, names)} (all: {', '.join(names)})")
         name, arguments = ALL, [name, *arguments]
     arguments = subject_first(f"{PROGRAM} {name or 'STUDY'}", arguments, ("--run", "--weights", "--workdir"))
-    options = read_options(Options, f"{PROGRAM} {name or 'STUDY'}", arguments)
+    options = read_options(
+        Options,
+        f"{PROGRAM} {name or 'STUDY'}",
+        arguments,
+        description="Repeats a study of why residual networks work, on your network.",
+        most_used=_MOST_USED,
+        topics={
+            "STUDY": f"{', '.join(names[:4])}, ..; all of them: {ALL}",
+            _LIST: f"the {len(STUDIES)} studies, what each draws, and its paper",
+        },
+    )
     return name or ALL, options
 
 
@@ -185,16 +203,16 @@ def _study(name: str, measurements: Measurements, output: pathlib.Path, console:
 
 
 def _print_studies() -> None:
-    table = Table(
-        title=f"{PROGRAM} STUDY [RUN|NAME|FILE] [--field value ...]\n", title_justify="left", box=None, pad_edge=False
-    )
+    table = Table(box=None, pad_edge=False)
     table.add_column("study", no_wrap=True)
     table.add_column("what it draws")
     table.add_column("source")
     for name, study in STUDIES.items():
         table.add_row(name, study.title, study.source)
     table.add_row(ALL, "each of these, and analysis.html with all of them", "")
-    plain_console(width(), soft_wrap=False).print(table, f"\nwithout training: {QUICKEST}\n")
+    text = io.StringIO()
+    Console(width=width(), file=text).print(table)
+    print("\n".join(line.rstrip() for line in text.getvalue().splitlines()), f"\n\nwithout training:\n{QUICKEST}")
 
 
 if __name__ == "__main__":

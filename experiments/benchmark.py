@@ -41,6 +41,9 @@ MODELS = (
     "resnext_50_32x4d:8",
 )
 _TURN_SECONDS = 2.0
+_MOST_USED = (
+    "models", "rounds", "steps", "dtype", "torch", "input", "compiled", "data_dir", "workers", "output",
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,14 +67,15 @@ class Options:
     torch: tuple[Literal["eager", "compile"], ...] = ("eager", "compile")
     """Modes of PyTorch; the fastest one counts. Without a value, only resjax is measured."""
     input: bool = False
-    """Measure the input pipeline instead: the loader by itself, and training the first network with it."""
+    """Measure the input pipeline instead; the loader by itself, and training the first network with it."""
     compiled: bool = False
-    """Measure nothing: compile the training steps for other machines, beside plain Flax's, and print their memory and
-    traffic. --models takes TARGET/NAME:BATCH, e.g. h200/resnet_50:256; with bfloat16 unless --dtype is given."""
+    """Compile the training steps for other machines instead; they are not run, but their memory and traffic printed,
+    beside plain Flax's. --models takes TARGET/NAME:BATCH, e.g. h200/resnet_50:256; with bfloat16 unless --dtype is
+    given."""
     data_dir: str | None = None
-    """With --input: folder of class folders; default: generated JPEG files."""
+    """Folder of class folders for --input; default: generated JPEG files."""
     workers: int | None = None
-    """With --input: number of decoding processes; default: the number of cores minus one."""
+    """Number of decoding processes for --input; default: the number of cores minus one."""
     seconds: float = 10.0
     """With --input: seconds of each measurement in a round."""
     output: pathlib.Path = pathlib.Path("benchmarks")
@@ -82,10 +86,10 @@ class Options:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code: 0, or 2 for bad input."""
     console = plain_console()
-    options = read_options(Options, PROGRAM, arguments, description=__doc__)
-    options = dataclasses.replace(options, dtype=options.dtype or ("bfloat16" if options.compiled else "float32"))
 
     def command():
+        options = read_options(Options, PROGRAM, arguments, description=__doc__, most_used=_MOST_USED)
+        options = dataclasses.replace(options, dtype=options.dtype or ("bfloat16" if options.compiled else "float32"))
         check_numbers(vars(options))
         if options.compiled:
             results, name, text = run_compiled(options), "compiled", compiled.table

@@ -41,6 +41,9 @@ from resjax.errors import InputError
 from resjax.interop.network_input import Preprocessing
 
 PROGRAM = "python -m experiments.evaluate"
+_MOST_USED = (
+    "data_dir", "dataset", "split", "checkpoint", "tta", "report", "corruptions", "attack", "save", "json",
+)  # fmt: skip
 _BATCH_SIZE = 512
 _PHOTOGRAPH = 96  # pixels: weights that say no data set, of images this large, are of photographs
 # Names of ordinary splits; any other split is one corruption at several severities.
@@ -55,7 +58,7 @@ class Options(QuestionOptions):
     """The workdir of a run of any command; a name of resjax.list_pretrained(); a directory of resjax.save_pretrained;
     or, with --model, a file of PyTorch weights."""
     model: str | None = None
-    """For a file of PyTorch weights: name of the network."""
+    """Network of a file of PyTorch weights, e.g. resnet_18."""
     weights_key: str | None = None
     """For a file with several sets of weights, for example raw and averaged: the key to read, e.g. state_dict."""
     dataset: str | None = None
@@ -74,8 +77,8 @@ class Options(QuestionOptions):
     save: pathlib.Path | None = None
     """Folder to save the weights of a finished run in, with a model card, for resjax.from_pretrained."""
     tta: bool = False
-    """Also evaluate with test-time augmentation, and print it separately: the mean of the logits of six views of each
-    image, mirrored and shifted by a pixel."""
+    """Also evaluate with test-time augmentation; it is printed separately, and is the mean of the logits of six views
+    of each image, mirrored and shifted by a pixel."""
     json: bool = False
     """Print one JSON object and nothing else on standard output."""
     batch_size: int | None = None
@@ -92,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         words = subject_first(
             PROGRAM, sys.argv[1:] if arguments is None else arguments, ("--workdir", "--run", "--weights")
         )
-        options = read_options(Options, PROGRAM, words)
+        options = read_options(Options, PROGRAM, words, most_used=_MOST_USED)
         with contextlib.redirect_stdout(sys.stderr) if options.json else contextlib.nullcontext():
             result = run(options, console)
         if options.json:

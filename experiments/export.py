@@ -38,6 +38,7 @@ PROGRAM = "python -m experiments.export"
 SUFFIXES = {"stablehlo": ".stablehlo", "onnx": ".onnx", "torch": ".safetensors", "savedweights": ""}
 TOLERANCE = 1e-5
 _IMAGES = 2
+_MOST_USED = ("to", "output", "normalize", "image_size", "names", "checkpoint", "model", "json")
 # Without this library: nothing but the file, NumPy and JAX.
 _RUN_STABLEHLO = """
 import sys, numpy as np
@@ -59,16 +60,16 @@ class Options(WeightsOptions):
     """A name of resjax.list_pretrained(), also of timm, torchvision or the hub; a folder of resjax.save_pretrained; the
     workdir of a run; or a file of PyTorch's weights, with --model."""
     to: Literal["stablehlo", "onnx", "torch", "savedweights"]
-    """stablehlo: one program of jax.export for CPU, CUDA and TPU. onnx: for ONNX Runtime and others. torch: a
-    .safetensors that timm or torchvision loads. savedweights: a folder of resjax.from_pretrained."""
+    """What to write; stablehlo: one program of jax.export for CPU, CUDA and TPU. onnx: for ONNX Runtime and others.
+    torch: a .safetensors that timm or torchvision loads. savedweights: a folder of resjax.from_pretrained."""
     output: pathlib.Path | None = None
     """The file, or the folder of savedweights, to write; default: the name of the network, here."""
     normalize: bool = False
-    """stablehlo, onnx: take uint8 pixels, and normalise them inside."""
+    """Take uint8 pixels, and normalise them inside (stablehlo, onnx)."""
     image_size: tuple[int, int] | None = None
-    """stablehlo, onnx: height and width of the images; default: both are free, as their number is."""
+    """Height and width of the images (stablehlo, onnx); default: both are free, as their number is."""
     names: str | None = None
-    """torch: whose names the arrays get, e.g. timm, torchvision, kuangliu; default: torchvision where it has any."""
+    """Whose names the arrays get (torch), e.g. timm, torchvision, kuangliu; default: torchvision where it has any."""
     json: bool = False
     """Print one JSON object, and nothing else on standard output."""
 
@@ -86,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code: 0, or 2 for bad input."""
 
     def command():
-        run(read_options(Options, PROGRAM, arguments))
+        run(read_options(Options, PROGRAM, arguments, most_used=_MOST_USED))
 
     return exit_code(command, kept="nothing was written")
 

@@ -24,6 +24,7 @@ from resjax.models import outline
 from resjax.models.registry import familiar_name
 
 PROGRAM = "python -m experiments.models"
+_MOST_USED = ("show", "svg", "image_size", "num_classes", "json")
 _WIDE = 110  # columns from which on there is room for the papers
 
 
@@ -39,11 +40,11 @@ class Options:
     show: str | None = None
     """A network to draw, by its name here or in other libraries: resnet_20, wrn_28_10, resnet50, .."""
     svg: pathlib.Path | None = None
-    """With --show: SVG file to draw it to."""
+    """SVG file to draw the network of --show to."""
     image_size: tuple[int, int] | None = None
-    """With --show: height and width of the image; default: the paper's."""
+    """Height and width of the image of --show; default: the paper's."""
     num_classes: int | None = None
-    """With --show: number of classes; default: the paper's."""
+    """Number of classes of the network of --show; default: the paper's."""
     json: bool = False
     """Print one JSON object, and nothing else."""
     model: ModelConfig = ModelConfig("")
@@ -75,7 +76,7 @@ def parse(arguments: Sequence[str]) -> Options:
         if wrong := [word for word in arguments if word.startswith("--model")]:
             raise InputError(f"{wrong[0]}: of a network that is drawn: give --show NAME, too")
     try:
-        return read_options(Options, PROGRAM, list(arguments), default=default, registry=REGISTRY)
+        return read_options(Options, PROGRAM, list(arguments), default=default, registry=REGISTRY, most_used=_MOST_USED)
     except FieldsError as error:
         raise InputError(str(error)) from None
 

@@ -35,13 +35,16 @@ from resjax.data.masks import read_image, resized
 from resjax.errors import InputError, printable
 
 PROGRAM = "python -m experiments.predict"
+_MOST_USED = (
+    "top", "json", "sheet", "explain", "overlays", "checkpoint", "model", "data_dir", "batch_size",
+)  # fmt: skip
 _MOST_SHOWN = 36
 _MANY = 256  # images, from which on the rate is told
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options(WeightsOptions):
-    """Names what is in images, with probabilities: a line for each, JSON with --json, a sheet of pictures with --sheet.
+    """Names what is in images, with probabilities.
 
     Images are of any kind and size; they are turned upright as their camera noted, and resized and normalised as the
     weights ask for. With a run on masks, the classes of pixels.
@@ -60,7 +63,7 @@ class Options(WeightsOptions):
     json: bool = False
     """Print a JSON object for each image, one a line, and nothing else on standard output."""
     sheet: pathlib.Path | None = None
-    """PNG file to draw: what the network saw of the first 36 images, each with its class and the file's name."""
+    """PNG file to draw; what the network saw of the first 36 images, each with its class and the file's name."""
     explain: Method | None = None
     """Draw where the best class comes from, to --overlays: Grad-CAM (Selvaraju et al. 2017), occlusion (Zeiler & Fergus
     2014), or integrated gradients (Sundararajan et al. 2017)."""
@@ -98,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         words = subject_first(
             PROGRAM, sys.argv[1:] if arguments is None else arguments, ("--weights", "--workdir", "--run")
         )
-        run(read_options(Options, PROGRAM, words))
+        run(read_options(Options, PROGRAM, words, most_used=_MOST_USED))
 
     return exit_code(command, kept="what was printed")
 

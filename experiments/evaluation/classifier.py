@@ -43,10 +43,10 @@ class WeightsOptions:
     checkpoint: Literal["latest", "best"] = "latest"
     """Which checkpoint of a run."""
     data_dir: str | None = None
-    """For a run on small images, whose normalisation is that of its training images: the folder of its data, if it is
-    not where the run had it."""
+    """Folder of the data of a run on small images, whose normalisation is that of its training images; default: where
+    the run had it."""
     model: str | None = None
-    """Of a file of PyTorch's weights: the network, e.g. resnet_18."""
+    """Network of a file of PyTorch's weights, e.g. resnet_18."""
     weights_key: str | None = None
     """Of a file with several sets of weights: the key of those to take."""
     mean: tuple[float, ...] | None = None

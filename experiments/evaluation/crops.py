@@ -42,6 +42,10 @@ from resjax.data.images.folder import ALL, HELD_OUT
 from resjax.errors import InputError
 from resjax.interop.torch_files import TORCH_SUFFIXES
 
+_MOST_USED = (
+    "data_dir", "dataset", "split", "eval_mode", "eval_size", "checkpoint", "batch_size", "report", "save",
+    "class_names",
+)  # fmt: skip
 # Flags by the names of earlier versions; today's are those of training.
 _EARLIER = {f"--{name}": f"--eval_{name}" for name in ("mode", "resize", "size", "scales")}
 
@@ -56,7 +60,7 @@ class Evaluation(QuestionOptions):
     checkpoint: Literal["latest", "best"] = "latest"
     """Which of the run's checkpoints."""
     model: str | None = None
-    """Name of the network that a file of weights is of."""
+    """Network of a file of weights, e.g. resnet_50."""
     weights_key: str | None = None
     """Of a file that holds several weights, raw and averaged ones, the key of those to take, e.g. state_dict."""
     dataset: str | None = None
@@ -68,7 +72,8 @@ class Evaluation(QuestionOptions):
     class_names: pathlib.Path | None = None
     """What the network's classes are called, in its order: one name a line, or JSON; for weights that say none."""
     eval_mode: Literal["centre", "ten_crops", "multi_scale"] = "centre"
-    """One crop; corners and centre and their mirror images; squares over the whole image at several scales."""
+    """What of an image is seen: one crop; corners and centre and their mirror images; squares over all of it at several
+    scales."""
     eval_resize: int | None = None
     """Shorter side in pixels to which an image is resized; default: that of the run or the weights, or 256."""
     eval_size: int | None = None
@@ -90,7 +95,7 @@ def parse_evaluation(arguments: Sequence[str]) -> Evaluation:
     """The options of `evaluate`, from its command line."""
     program = "python -m experiments.imagenet evaluate"
     arguments = subject_first(program, arguments, ("--workdir", "--weights"), _EARLIER)
-    return read_options(Evaluation, program, arguments)
+    return read_options(Evaluation, program, arguments, most_used=_MOST_USED)
 
 
 def evaluate_photographs(options: Evaluation, console: Console) -> dict[str, Any]:

@@ -6,9 +6,10 @@ import dataclasses
 import io
 import pathlib
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+import tyro
 from rich.console import Console
 from rich.progress import Progress
 
@@ -33,14 +34,14 @@ class QuestionOptions:
     """Flags of a command that evaluates: what is asked beyond the error."""
 
     report: bool = False
-    """Also write a folder: calibration and temperature scaling, tables and figures of the classes, the 36 surest
-    mistakes, and what else is asked for; RUN/evaluation, or runs/evaluation/NAME for weights."""
+    """Also write calibration, classes and mistakes to a folder; RUN/evaluation, or runs/evaluation/NAME for weights. It
+    has temperature scaling, tables and figures of the classes, the 36 surest mistakes, and what else is asked for."""
     corruptions: bool = False
-    """Also measure the error under 15 corruptions at 5 severities, computed here after Hendrycks & Dietterich 2019;
-    that is 75 passes. CIFAR-10-C's own files: experiments.evaluate with --dataset arrays --data_dir CIFAR-10-C."""
+    """Also measure the error under 15 corruptions at 5 severities; that is 75 passes, computed here after Hendrycks &
+    Dietterich 2019. CIFAR-10-C's own files: experiments.evaluate with --dataset arrays --data_dir CIFAR-10-C."""
     attack: Attack | None = None
     """Also measure the error under an attack on the pixels: one step, or 20 projected ones."""
-    epsilon: str | None = None
+    epsilon: Annotated[str | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="")] = None
     """Largest change of a pixel by --attack, as a fraction of the range of pixels; default: 8/255."""
     ood: str | None = None
     """Also measure how well images of other things are told from the test images, by the largest probability and by
@@ -139,7 +140,7 @@ def answer(
 
 
 def write_tables(
-    folder: pathlib.Path, confusion: np.ndarray, class_names: Sequence[str], unit: str
+    folder: pathlib.Path, confusion: np.ndarray, class_names: Sequence[str], unit: str, about: str
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Writes classes.csv and confusion.png; returns the table and its lines of Markdown.
 
@@ -152,7 +153,7 @@ def write_tables(
     writer.writeheader()
     writer.writerows(table)
     write(folder / "classes.csv", text.getvalue())
-    write(folder / "confusion.png", draw_confusion(confusion, class_names))
+    write(folder / "confusion.png", draw_confusion(confusion, class_names, about))
     cells = [[_cell(value) for value in row.values()] for row in table]
     heads = [name.replace("_", " ") for name in table[0]]
     lines = ["## Classes", "", *_table(heads, cells), "", "![Confusion of the classes](confusion.png)", ""]
@@ -177,7 +178,10 @@ def write_masks_report(folder: pathlib.Path, result: dict[str, Any], console: Co
       InputError: where the folder cannot be written to.
     """
     with writable(folder):
-        table, rows = write_tables(folder, result["confusion"], list(result["class_iou"]), "pixels")
+        table, rows = write_tables(
+            *(folder, result["confusion"], list(result["class_iou"]), "pixels"),
+            f"{result['name']}; pixels of {result['test_images']:,} test images",
+        )
         lines = [
             f"# Evaluation of {markdown_text(result['name'])}",
             "",
@@ -209,20 +213,21 @@ def _report(folder: pathlib.Path, subject: Subject, found: Outputs, result: dict
     names = [str(name) for name in subject.class_names]
     names = names if len(names) == classes else list(map(str, range(classes)))
     lines = [f"# Evaluation of {markdown_text(subject.name)}", "", *_error_lines(result)]
+    about = f"{subject.name}; {len(labels):,} test images"
     with writable(folder):
         if len(labels) > 1:
             scaling, before, after = temperature_scaling(logits, labels)
-            write(folder / "reliability.png", draw_reliability(before, after, scaling["temperature"]))
+            write(folder / "reliability.png", draw_reliability(before, after, scaling["temperature"], about))
             lines += _calibration_lines(scaling)
             result = result | {"temperature_scaling": scaling}
-        table, rows = write_tables(folder, confusion_matrix(logits.argmax(-1), labels, classes), names, "images")
+        table, rows = write_tables(folder, confusion_matrix(logits.argmax(-1), labels, classes), names, "images", about)
         lines += rows
         if found.mistakes:
             shown = []
             for mistake in found.mistakes:
                 true, said = labels[mistake.position], logits[mistake.position].argmax()
                 shown.append((mistake.picture, f"{names[said]}\n{100 * mistake.confidence:.1f} %, is {names[true]}"))
-            write(folder / "mistakes.png", draw_sheet(f"{subject.name}: the {len(shown)} surest mistakes", shown))
+            write(folder / "mistakes.png", draw_sheet(f"{about}: the {len(shown)} surest mistakes", shown))
             lines += [f"## The {len(shown)} surest mistakes", "", "![Surest mistakes](mistakes.png)", ""]
         lines += _further_lines(result)
         result = result | {"class_table": table}

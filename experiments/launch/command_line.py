@@ -36,8 +36,8 @@ def parse(
       `--freeze trunk` leaves out; and its config with the flags applied.
 
     Raises:
-      InputError: for a missing or unknown name.
-      SystemExit: 0 after `--help` and `--list`; 2 after a flag or a value that tyro rejects, with tyro's explanation.
+      InputError: for a missing or unknown name, flag or value.
+      SystemExit: after `--help` and `--list`.
     """
     arguments, notes = flags_of_today(arguments)
     for note in notes:
@@ -72,7 +72,7 @@ def parse(
     if models:
         default = dataclasses.replace(default, model=default.model.replace(name=models[-1]).checked())
     for kind in _take_option(rest, "--optimizer.kind")[0]:
-        if kind in OPTIMIZER_KINDS:  # for others tyro lists the kinds
+        if kind in OPTIMIZER_KINDS:  # `read_options` lists the kinds for others
             default = with_optimizer_kind(default, kind)
     if wanted is not None:
         if wanted:

@@ -10,7 +10,7 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Str
 
 from experiments.configs.base import RunConfig
 from experiments.configs.model import ModelConfig
-from experiments.runtime.arguments import documented
+from experiments.runtime.arguments import documented, shown_as
 from resjax.errors import InputError, did_you_mean
 
 REGISTRY = ConstructorRegistry()
@@ -25,7 +25,12 @@ def _model_rule(info: tyro.constructors.StructTypeInfo) -> StructConstructorSpec
         return None
     flags = [StructFieldSpec("name", str, model.name, "Name as `resjax.create_model` takes it.")]
     for name, field in model.network_fields().items():
-        flags.append(StructFieldSpec(name, _with_items(field.type), model.get(name), _sentence(field.help)))
+        value = model.get(name)
+        flags.append(
+            StructFieldSpec(
+                name, shown_as(name, _with_items(field.type), value, field.help), value, _sentence(field.help)
+            )
+        )
     return StructConstructorSpec(functools.partial(_made, type(model)), tuple(flags))
 
 

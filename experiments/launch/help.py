@@ -3,9 +3,8 @@
 import dataclasses
 import fnmatch
 import itertools
-import re
 import textwrap
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import tyro
@@ -14,7 +13,7 @@ from experiments.configs.base import RunConfig
 from experiments.configs.model import ModelConfig
 from experiments.configs.named import NamedRun
 from experiments.launch.flags import REGISTRY
-from experiments.runtime.arguments import field_docs, read_options, width
+from experiments.runtime.arguments import field_docs, first_clause, first_screen, metavar, read_options, width
 from resjax.errors import InputError, unknown_name
 
 MOST_USED = (
@@ -52,26 +51,19 @@ def print_help(program: str, name: str, config: RunConfig, count: int, subcomman
     for field in [field for field in MOST_USED if field in own]:
         value = getattr(config, field)
         choices = ", ".join(map(str, get_args(hints[field]))) if get_origin(hints[field]) is Literal else ""
-        text = choices or _first_clause(documented[field])
+        text = choices or first_clause(documented[field])
         shown = "" if value is None or isinstance(value, bool) else f" ({value})"
-        most_used.append((f"--{field} {_metavar(field, hints[field])}", text + shown))
+        most_used.append(
+            (f"--{field} {'NAME' if choices else metavar(field, hints[field], documented[field])}", text + shown)
+        )
     named = ", ".join([*groups(config), "all"])
-    lines = [
-        f"usage: {program} NAME [--FLAG VALUE ...]",
-        *([f"       {program} {subcommand}"] if subcommand else []),
-        "",
-        *_columns(
-            [
-                ("NAME", "a recipe, also --config NAME; every flag changes a value of it"),
-                ("--list [PATTERN]", f"the {count} recipes, with parameters and published results"),
-                ("--help GROUP", f"the flags of {named}"),
-            ]
-        ),
-        "",
-        f"Most used flags, with the values of {name}:",
-        *_columns(most_used),
+    rows = [
+        ("NAME", "a recipe, also --config NAME; every flag changes a value of it"),
+        ("--list [PATTERN]", f"the {count} recipes, with parameters and published results"),
+        ("--help GROUP", f"the flags of {named}"),
     ]
-    print("\n".join(lines))
+    usage = [f"usage: {program} NAME [--FLAG VALUE ...]", *([f"       {program} {subcommand}"] if subcommand else [])]
+    print(first_screen(usage, rows, f"Most used flags, with the values of {name}:", most_used), end="")
 
 
 def print_group(program: str, name: str, config: RunConfig, group: str) -> None:
@@ -88,7 +80,7 @@ def print_group(program: str, name: str, config: RunConfig, group: str) -> None:
     read_options(
         type(part),
         f"{program} --config {name}",
-        ["--help"],
+        ["--help", "all"],
         description=f"Flags of {group}, with the values of --config {name}. Underscores and hyphens are"
         " interchangeable.",
         default=part,
@@ -145,22 +137,3 @@ def print_configs(configs: Mapping[str, NamedRun], pattern: str = "*") -> None:
 
 def _is_number(column: str) -> bool:
     return column in ("parameters", "epochs") or "PFLOP" in column
-
-
-def _metavar(field: str, kind: Any) -> str:
-    if field.endswith("dir"):
-        return "DIR"
-    return "" if kind is bool else {int: "INT", float: "FLOAT"}.get(kind, "NAME")
-
-
-def _first_clause(text: str) -> str:
-    return re.split(r"[;:.](?: |$)", text)[0]
-
-
-def _columns(rows: Sequence[tuple[str, str]]) -> list[str]:
-    """Two columns, the right one wrapped."""
-    lines, left = [], 22
-    for flag, text in rows:
-        first, *more = textwrap.wrap(text, width() - left) or [""]
-        lines += [f"  {flag:{left - 2}}{first}", *(" " * left + line for line in more)]
-    return lines

@@ -5,7 +5,7 @@ import numpy as np
 from experiments.configs.named import network_text
 from experiments.configs.programs import CIFAR, IMAGENET
 from experiments.evaluation.trained import image_shape, read_records
-from experiments.studies.study import Measurements, Study
+from experiments.studies.study import Measurements, Study, about_runs
 from experiments.training.workdir import read_saved_run
 from resjax.errors import InputError
 from resjax.models import weighted_layers
@@ -38,7 +38,7 @@ def measure(measurements: Measurements):
 
 
 def draw(figure, result):
-    plain, residual = figure.subplots(1, 2, sharey=True)
+    plain, residual = figure.subplots(1, 2, sharex=True, sharey=True)
     for axes, kind in ((plain, "plain"), (residual, "residual")):
         rows = [row for row in result["runs"] if row["kind"] == kind]
         if not rows:
@@ -52,8 +52,10 @@ def draw(figure, result):
                 axes.plot(beside, [row[key] for row in same], marks[2], color=marks[:2], ms=4)
             axes.plot(depths, [np.mean([row[key] for row in same]) for same in of_depth], marks[3:], color=marks[:2])
             axes.plot([], [], marks[2:], color=marks[:2], label=label)
-        axes.set(xlabel="layers", title=f"{kind} networks", xticks=depths)
-        axes.legend()
+        axes.set(xlabel="layers", title=f"{kind} networks")
+        if rows:
+            axes.legend()
+    plain.set_xticks(sorted({row["depth"] for row in result["runs"]}))
     plain.set_ylabel("error (%)")
 
 
@@ -85,6 +87,6 @@ STUDY = Study(
     draw,
     shows,
     place=70,
-    about=lambda _: "",  # the figure names its runs
+    about=about_runs,
     compares_runs=True,
 )

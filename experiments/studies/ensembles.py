@@ -64,8 +64,8 @@ def shows(result):
     gain = np.array(network["error"]) - np.array(network["vote_error"])
     best = int(np.argmax(gain))
     sentences.append(
-        f"A majority vote of networks without {best} blocks errs on {percent(network['vote_error'][best])}, a single"
-        f" one of them on {percent(network['error'][best])}."
+        f"A majority vote of networks without {best} block{'s' if best > 1 else ''} errs on"
+        f" {percent(network['vote_error'][best])}, a single one of them on {percent(network['error'][best])}."
     )
     return sentences
 

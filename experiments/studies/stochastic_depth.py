@@ -6,7 +6,7 @@ from experiments.configs.named import network_text
 from experiments.configs.programs import CIFAR, IMAGENET
 from experiments.evaluation.trained import read_records
 from experiments.runtime.figures import MARKERS, whole_numbers
-from experiments.studies.study import Measurements, Study
+from experiments.studies.study import Measurements, Study, about_runs
 from experiments.training.workdir import read_saved_run
 from resjax import StochasticDepth, analysis
 from resjax.errors import InputError
@@ -112,6 +112,6 @@ STUDY = Study(
     draw,
     shows,
     place=80,
-    about=lambda _: "",  # the figure names its runs
+    about=about_runs,
     compares_runs=True,
 )

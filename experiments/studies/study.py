@@ -15,8 +15,10 @@ from rich.console import Console
 from rich.progress import track
 
 import resjax
-from experiments.evaluation.trained import TrainedModel
+from experiments.configs.named import network_text
+from experiments.evaluation.trained import TrainedModel, read_records
 from experiments.runtime.files import read_json, to_json, write
+from experiments.training.workdir import read_saved_run
 from resjax import analysis
 from resjax.errors import InputError
 
@@ -32,11 +34,11 @@ class CommonOptions:
     checkpoint: Literal["latest", "best"] = "latest"
     """Which checkpoint of a run to analyse."""
     model: str | None = None
-    """For a file of PyTorch weights: name of the network."""
+    """Network of a file of PyTorch weights, e.g. resnet_18."""
     weights_key: str | None = None
     """For a file with several sets of weights: the key to read, see experiments.evaluate."""
     dataset: str | None = None
-    """For weights: the dataset; default: the weights' own, or cifar10. A run has its own."""
+    """Dataset of weights; a run has its own; default: the weights' own, or cifar10."""
     mean: tuple[float, float, float] | None = None
     """For a file of PyTorch weights: mean of the images, see experiments.evaluate."""
     std: tuple[float, float, float] | None = None
@@ -45,7 +47,7 @@ class CommonOptions:
     """A plain network (vgg_15, plain_20, ..) to compare with: the workdir of a run, a name of
     resjax.list_pretrained(), or a folder of resjax.save_pretrained."""
     runs: tuple[str, ...] = ()
-    """all: workdirs to compare, of plain and residual networks of several depths, with and without stochastic depth;
+    """Workdirs that all compares, of plain and residual networks of several depths, with and without stochastic depth;
     default: those given first."""
     data_dir: str | None = None
     """Folder of the data, as for experiments.cifar; default: the run's own, else TFDS's."""
@@ -58,9 +60,9 @@ class CommonOptions:
     path_draws: int = 4
     """Passes for each path length; each pass follows path_images paths."""
     networks: int = 5
-    """shattered: networks drawn at initialisation for each depth; the paper draws 20."""
+    """Networks that shattered draws at initialisation for each depth; the paper draws 20."""
     points: int = 128
-    """shattered: points of the grid; the paper has 256."""
+    """Points of the grid of shattered; the paper has 256."""
     batch_size: int = 256
     """Images at a time, over all devices."""
     seed: int = 0
@@ -176,6 +178,23 @@ def about_networks(measurements: Measurements) -> str:
 def about_paths(measurements: Measurements) -> str:
     """As `about_networks`, of a study that is measured on --path_images."""
     return _about(measurements, measurements.options.path_images)
+
+
+def about_runs(measurements: Measurements) -> str:
+    """The networks, data, test images and epochs of the runs that a figure compares."""
+    runs = measurements.options.compared
+    saved = [read_saved_run(run) for run in runs]
+    networks = dict.fromkeys(network_text(run.config.identity()).split(", ")[0] for run in saved)
+    splits = [(run.data or {}).get("splits", {}) for run in saved]
+    images = {split["images"] for of_run in splits for name, split in of_run.items() if name != "train"}
+    epochs = {read_records(run)[-1]["epoch"] for run in runs}
+    data = ", ".join(sorted({run.config.dataset for run in saved}))
+    counted = f"; {_extent(images)} test images" if images else ""
+    return f"{', '.join(networks)} on {data}{counted}; {_extent(epochs)} epoch{'' if epochs == {1} else 's'}"
+
+
+def _extent(counts: set[int]) -> str:
+    return f"{min(counts):,}" if len(counts) == 1 else f"{min(counts):,} to {max(counts):,}"
 
 
 def _about(measurements, images):

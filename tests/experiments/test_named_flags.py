@@ -18,8 +18,10 @@ FOLDERS = [pathlib.Path(package.__file__).parent for package in (experiments, re
 FILES = sorted(path for folder in FOLDERS for path in folder.rglob("*.py"))
 # Those of `parse` and of tyro.
 EVERYWHERE = {"config", "help", "list"}
-# "--field" stands for any; others are flags of git and of the authors of a recipe, and colours of a picture's style.
+# "--field" stands for any; others are flags of git, of XLA and of the authors of a recipe, and colours of a picture's
+# style.
 OTHERS = {"field", "always", "dirty", "abbrev", "exclude", "test_steps", "ink", "paper", "line", "conv", "other"}
+OTHERS |= {"xla_cpu_collective_call_terminate_timeout_seconds"}
 _FLAG = re.compile(r"(?<![\w-])--([a-z][\w.-]*)")
 
 

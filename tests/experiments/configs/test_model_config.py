@@ -129,7 +129,9 @@ def test_a_flag_of_another_network_is_told_those_of_this_one(flags, message):
         _parsed(*flags.split())
 
 
-@pytest.mark.parametrize(("flags", "shown"), [("--model.shortcut D", "'average_pool'"), ("--model.widths x", "INT")])
+@pytest.mark.parametrize(
+    ("flags", "shown"), [("--model.shortcut D", "A, B, C, average_pool or none"), ("--model.widths x", "INT")]
+)
 def test_a_wrong_value_is_told_the_right_ones(capsys, flags, shown):
     code, out, err = outcome(cifar.main, capsys, "--config", "resnet_20", *flags.split())
     assert code == 2 and shown in out + err
@@ -209,7 +211,7 @@ def test_other_fields_have_their_names_of_today():
     assert (read.validation_fraction, read.min_area) == (0.3, 0.5)
     older = {"validation_share" if key == "validation_fraction" else key: each for key, each in read.identity().items()}
     assert type(read).from_identity(older) == type(read).from_identity(read.identity())
-    with pytest.raises(SystemExit):
+    with pytest.raises(InputError, match="--validation_fraction needs a value after it"):
         parse(IMAGENET, PROGRAMS[IMAGENET], ["--config", "quickstart", "--validation_share"])
 
 

@@ -85,13 +85,50 @@ OTHERS = [
 @pytest.mark.quick
 @pytest.mark.parametrize("columns", [80, 120])
 @pytest.mark.parametrize(("command", "words"), OTHERS)
-def test_the_help_of_every_command_fills_the_width_and_no_more(capsys, monkeypatch, command, words, columns):
+def test_the_help_of_every_command_fits_a_screen_and_the_whole_of_it_the_width(
+    capsys, monkeypatch, command, words, columns
+):
     monkeypatch.setenv("COLUMNS", str(columns))
-    code, out, err = outcome(command, capsys, *words, "--help")
+    code, first, err = outcome(command, capsys, *words, "--help")
+    assert code == 0 and first.startswith("usage: python -m experiments.") and not err
+    assert max(map(len, first.splitlines())) <= columns and len(first.splitlines()) <= 24
+    code, out, err = outcome(command, capsys, *words, "--help", "all")
     assert code == 0 and "usage: python -m experiments." in out and not err
     assert "(default: )" not in " ".join(out.split())
     _assert_fits(out[out.index("usage: ") :], columns)
     assert max(map(len, out.splitlines())) <= columns
+    assert "None" not in out.replace("None means", "").replace("None takes", "")
+    shown = set(re.findall(r"--(\w+)", first.partition("Most used flags:")[2]))
+    assert shown <= set(re.findall(r"--(\w+)", out))
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize(
+    ("command", "words", "problem"),
+    [
+        (evaluate, [], "RUN|NAME|FILE is missing (see --help)"),
+        (evaluate, ["--batchsize", "4"], "--batchsize: no such flag; did you mean '--batch_size'"),
+        (evaluate, ["x", "--batch_size", "ten"], "--batch_size: expected INT, got 'ten'"),
+        (evaluate, ["x", "--batch-size=ten"], "--batch_size: expected INT, got 'ten'"),
+        (evaluate, ["x", "--mean", "1", "2"], "--mean: expected FLOAT FLOAT FLOAT, got '1 2'"),
+        (evaluate, ["x", "--attack", "fgms"], "got 'fgms'; did you mean 'fgsm'?"),
+        (export, ["x"], "--to {stablehlo,onnx,torch,savedweights} is missing (see --help)"),
+        (models, ["a", "b"], "b: more than the command takes (see --help)"),
+        (models, ["--show"], "--show needs a value after it"),
+        (cifar, ["quickstart", "--optimizer.b1", "x"], "--optimizer.b1: expected FLOAT, got 'x'"),
+        (cifar, ["quickstart", "extra"], "extra: more than the command takes"),
+        (analyse, ["lesion", "--landscape.points", "x"], "--landscape.points: expected INT, got 'x'"),
+    ],
+)
+def test_a_command_line_that_cannot_be_read_gets_one_line(capsys, command, words, problem):
+    code, out, err = outcome(command.main, capsys, *words)
+    assert code == 2 and not out and err.startswith("error: ") and err.count("\n") == 1 and problem in err, err
+
+
+@pytest.mark.quick
+def test_the_list_of_studies_has_every_one(capsys):
+    code, out, _ = outcome(analyse.main, capsys, "--list")
+    assert code == 0 and all(f"\n{name} " in out for name in analyse.STUDIES)
 
 
 @pytest.mark.quick

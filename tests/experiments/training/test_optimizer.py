@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import json
+import re
 import typing
 
 import jax
@@ -59,18 +60,15 @@ def test_a_kind_has_its_defaults_and_takes_its_fields_alone(kind):
             OptimizerConfig(kind, **{name: value})
 
 
-def test_a_flag_of_another_kind_says_which_kind_has_it(capsys):
+def test_a_flag_of_another_kind_says_which_kind_has_it():
     for flags, told in (
         ("--optimizer.kind adamw --optimizer.momentum 0.5", "adamw has no such field; it is of"),
         ("--optimizer.b2 0.99", "sgd has no such field; it is of --optimizer.kind adamw or lamb or muon"),
         ("--optimizer.lookahead_step_size 0.8", "there is no lookahead"),
-        ("--optimizer.kind adam", "'sgd', 'adamw', 'lamb', 'lars', 'muon'"),
+        ("--optimizer.kind adam", "expected sgd, adamw, lamb, lars or muon, got"),
     ):
-        with pytest.raises(SystemExit) as left:
+        with pytest.raises(InputError, match=re.escape(told)):
             _parsed(flags)
-        assert left.value.code == 2
-        error = capsys.readouterr().err
-        assert told in " ".join(error.replace("│", " ").split())
 
 
 def test_another_kind_starts_from_its_own_defaults():
