@@ -35,6 +35,7 @@ from resjax.analysis.lesion import (
     single_lesions,
     transition_blocks,
 )
+from resjax.analysis.linearise import count_nonlinearities, predict_linearised
 from resjax.analysis.paths import (
     all_paths,
     block_gradient_norms,
@@ -65,6 +66,8 @@ from resjax.analysis.similarity import block_similarity, linear_cka, unbiased_hs
 from resjax.analysis.variants import error_rates, predict
 
 __all__ = [
+    "predict_linearised",
+    "count_nonlinearities",
     "losses_between",
     "with_statistics_of",
     "permuted",

@@ -39,7 +39,7 @@ class Chain:
           InputError: for a network without blocks.
         """
         self.mesh = mesh or data_mesh()
-        self._model, self._image_shape = _kept(unrolled(model)), tuple(np.shape(images)[1:])
+        self._model, self._image_shape = without_recomputation(unrolled(model)), tuple(np.shape(images)[1:])
         self.variables = put_whole(restack(variables, ()), self.mesh)
         found: list[tuple[str, nn.Module]] = []
         inputs: list[Any] = []
@@ -223,7 +223,7 @@ def _run_block(
     return module.apply(variables, x, gates.times(lesion), False)  # type: ignore[return-value]
 
 
-def _kept(model: Network) -> Network:
+def without_recomputation(model: Network) -> Network:
     """The network without recomputation, which would hide its values from the trace."""
     return model.clone(remat="none") if getattr(model, "remat", "none") != "none" else model
 

@@ -19,6 +19,7 @@ FEW = {
     "landscape": {"points": 3, "images": 8},
     "curvature": {"images": 8, "steps": 12},
     "connectivity": {"images": 8, "points": 3},
+    "linearise": {"images": 8, "draws": 1, "counts": 3},
     "jacobians": {"images": 1, "count": 2, "steps": 1},
 }
 
@@ -63,6 +64,7 @@ def test_studies_are_found_in_order_and_bring_their_options():
         ("curvature", {"steps": 1}, "--curvature.images, --curvature.steps, .* expected at least 2, 2 and 1"),
         ("jacobians", {"count": 0}, "--jacobians.images, --jacobians.count, .* got 4, 0 and 6"),
         ("connectivity", {"points": 2}, "--connectivity.images, .* got 256 and 2"),
+        ("linearise", {"counts": 1}, "--linearise.images, .* got 128, 3 and 1"),
         ("probes", {"neighbours": 0}, "--probes.neighbours"),
     ):
         with pytest.raises(InputError, match=message):
