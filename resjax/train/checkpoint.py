@@ -296,7 +296,7 @@ def _read_state(
         raise CheckpointError(f"{folder} holds no checkpoint")
     sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     with ocp.CheckpointManager(
-        folder, item_handlers=_handlers(), options=ocp.CheckpointManagerOptions(read_only=True)
+        folder, item_handlers=_handlers(), options=ocp.CheckpointManagerOptions(read_only=True, **_WITHOUT_NOTES)
     ) as manager:
         step = manager.latest_step() if step is None else step
         if step is None or step not in manager.all_steps():
@@ -331,7 +331,7 @@ def _manager(directory: pathlib.Path, **options: Any) -> "ocp.CheckpointManager"
     return ocp.CheckpointManager(
         directory,
         item_handlers=_handlers(),
-        options=ocp.CheckpointManagerOptions(cleanup_tmp_directories=True, **options),
+        options=ocp.CheckpointManagerOptions(cleanup_tmp_directories=True, **_WITHOUT_NOTES, **options),
     )
 
 
@@ -344,6 +344,9 @@ def _handlers() -> dict[str, Any]:
     return {"train": ocp.StandardCheckpointHandler(), "run": ocp.JsonCheckpointHandler(), ITEM: DigestHandler()}
 
 
+# The file in which Orbax notes the times of a checkpoint has no digest. Damaged, it would keep every checkpoint of the
+# folder from being opened, and nothing here depends on it.
+_WITHOUT_NOTES = {"lightweight_initialize": True}
 _UNREADABLE = "its files are damaged or incomplete"
 
 

@@ -1,5 +1,6 @@
 """Runs that are disturbed until they are done, and then compared with one that was not."""
 
+import gc
 import json
 import pathlib
 import random
@@ -41,6 +42,9 @@ class Harness:
         folder.mkdir(exist_ok=True)
         self._data = self._write_data(folder / "data")
         self._faults = self._possible()
+        # A collection of garbage in a forked process would visit, and so copy, all that was imported before.
+        gc.collect()
+        gc.freeze()
 
     def _write_data(self, path: pathlib.Path) -> pathlib.Path:
         child.write_images(path.with_suffix(".npz"))

@@ -1,5 +1,6 @@
 """Checkpoints give back what was saved, on any number of devices, and say what is wrong with a bad one."""
 
+import json
 import shutil
 
 import jax
@@ -128,6 +129,12 @@ def test_a_flipped_bit_in_any_file_is_told_or_changes_nothing(tmp_path):
     assert told >= set(_files(newest)) - unverified
 
 
+def _damage_notes(newest):
+    """Orbax notes the times of a checkpoint in a file of its own, which it would read of every one at once."""
+    file = newest / "_CHECKPOINT_METADATA"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"commit_timestamp_nsecs": [[1], [2, 3]]}))
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -136,6 +143,7 @@ def test_a_flipped_bit_in_any_file_is_told_or_changes_nothing(tmp_path):
         (lambda newest: (newest / "digests" / "sha256.json").write_text("[]"), "digests/sha256.json is damaged"),
         (lambda newest: (newest / "digests" / "sha256.json").unlink(), "digests/sha256.json is damaged"),
         (lambda newest: newest.rename(newest.with_name("7")), "latest/7 is damaged .it is of step 2"),
+        (_damage_notes, "latest/2 cannot be read: its files are damaged or incomplete"),
     ],
 )
 def test_a_checkpoint_that_is_not_as_it_was_written_is_told_by_every_reader(tmp_path, change, said):
