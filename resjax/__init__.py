@@ -27,7 +27,15 @@ if TYPE_CHECKING:
         to_torch,
     )
     from resjax.jax_versions import known_issues
-    from resjax.layers import ConstantScaling, EffectivePaths, Gates, Gating, ShortcutDropout, StochasticDepth
+    from resjax.layers import (
+        ConstantScaling,
+        EffectivePaths,
+        Gates,
+        Gating,
+        LearnedScaling,
+        ShortcutDropout,
+        StochasticDepth,
+    )
     from resjax.models import ModelInfo, create_model, list_models, model_info, register_model
 
 __all__ = [
@@ -35,6 +43,7 @@ __all__ = [
     "EffectivePaths",
     "Gates",
     "Gating",
+    "LearnedScaling",
     "InputError",
     "ModelInfo",
     "ShortcutDropout",
@@ -67,7 +76,15 @@ _HOMES = {
         *("push_to_hub", "replace_head", "save_pretrained", "to_onnx", "to_stablehlo", "to_torch"),
     ),
     "jax_versions": ("known_issues",),
-    "layers": ("ConstantScaling", "EffectivePaths", "Gates", "Gating", "ShortcutDropout", "StochasticDepth"),
+    "layers": (
+        "ConstantScaling",
+        "EffectivePaths",
+        "Gates",
+        "Gating",
+        "LearnedScaling",
+        "ShortcutDropout",
+        "StochasticDepth",
+    ),
     "models": ("ModelInfo", "create_model", "list_models", "model_info", "register_model"),
 }
 

@@ -13,6 +13,7 @@ from resjax.layers.pool import max_pool, max_pool_halved
 from resjax.layers.shortcut import (
     ConstantScaling,
     Gating,
+    LearnedScaling,
     ShortcutDropout,
     ShortcutVariant,
     average_and_pad,
@@ -40,6 +41,7 @@ __all__ = [
     "EffectivePaths",
     "Gates",
     "Gating",
+    "LearnedScaling",
     "Initializer",
     "Order",
     "ResidualBlock",

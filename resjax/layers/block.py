@@ -14,6 +14,7 @@ from resjax.layers.gates import Gates, run_if_active
 from resjax.layers.shortcut import (
     ConstantScaling,
     Gating,
+    LearnedScaling,
     ShortcutDropout,
     ShortcutVariant,
     average_and_pad,
@@ -179,6 +180,9 @@ class ResidualBlock(nn.Module):
         match self.spec.variant:
             case ConstantScaling() as factors:
                 return shortcut * factors.shortcut, branched * factors.branch
+            case LearnedScaling(factor_init):
+                factor = self.param("branch_factor", nn.initializers.constant(factor_init), ())
+                return shortcut, branched * factor.astype(branched.dtype)
             case ShortcutDropout(rate):
                 return Dropout(rate, deterministic=not train, name="shortcut_dropout")(shortcut), branched
             case Gating(exclusive, bias_init):

@@ -42,6 +42,9 @@ def _append_zeros(x, features):
 class ConstantScaling:
     """shortcut * `shortcut` + branch * `branch` (He et al. 2016, arXiv 1603.05027, section 3.1).
 
+    `ConstantScaling(1.0, L**-0.5)` keeps the variance of the stream within bounds for any number of blocks L (Bordelon
+    et al. 2023, arXiv 2309.16620, section 1).
+
     Attributes:
       shortcut: constant factor of every shortcut.
       branch: constant factor of every branch.
@@ -67,6 +70,20 @@ class Gating:
 
 
 @dataclasses.dataclass(frozen=True)
+class LearnedScaling:
+    """shortcut + a * branch, with a trained number a for each block, `branch_factor`.
+
+    With a = 0 at first, a block starts as its shortcut at any depth: ReZero (Bachlechner et al. 2020, arXiv 2003.04887,
+    section 3), and the factor of SkipInit (De & Smith 2020, arXiv 2002.10444, section 4), which has no BN beside it.
+
+    Attributes:
+      factor_init: initial a.
+    """
+
+    factor_init: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
 class ShortcutDropout:
     """Dropout of the shortcut's output (He et al. 2016, arXiv 1603.05027, section 3.1).
 
@@ -81,5 +98,5 @@ class ShortcutDropout:
             raise InputError(f"ShortcutDropout: expected a rate in [0, 1), got {self.rate!r}")
 
 
-ShortcutVariant = ConstantScaling | Gating | ShortcutDropout
-"""The changes of identity shortcuts in table 1 of He et al. 2016; its 1x1 convolution is shortcut "C"."""
+ShortcutVariant = ConstantScaling | Gating | LearnedScaling | ShortcutDropout
+"""The changes of identity shortcuts in table 1 of He et al. 2016, whose 1x1 convolution is shortcut "C", and others."""

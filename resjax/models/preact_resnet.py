@@ -36,7 +36,8 @@ class PreActResNet(ResidualNetwork):
       order: one of `resjax.layers.ORDERS`; "original" is ResNet's.
       shortcut: "A", "B", "C" or "average_pool", see `resjax.layers.BlockSpec`.
       shortcut_variant: change of the shortcut of every block (table 1, where the order is "original"):
-        `ConstantScaling`, `Gating` or `ShortcutDropout`; the 1x1 convolution of that table is shortcut "C".
+        `ConstantScaling`, `Gating` or `ShortcutDropout`, the 1x1 convolution of that table is shortcut "C"; or, of the
+        branch, `LearnedScaling`.
       bottleneck_stride: which convolution of a bottleneck carries the stride: the first "1x1" (the authors' code) or
         the "3x3" (fb.resnet.torch).
     """
@@ -56,8 +57,8 @@ class PreActResNet(ResidualNetwork):
         check_stages(self.stage_sizes, self.widths)
         if self.shortcut_variant is not None and not isinstance(self.shortcut_variant, ShortcutVariant):
             raise InputError(
-                "shortcut_variant: expected resjax.ConstantScaling(..), Gating(..) or ShortcutDropout(..), got"
-                f" {self.shortcut_variant!r}"
+                "shortcut_variant: expected resjax.ConstantScaling(..), Gating(..), LearnedScaling(..) or"
+                f" ShortcutDropout(..), got {self.shortcut_variant!r}"
             )
         super().__post_init__()
 

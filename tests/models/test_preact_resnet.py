@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from resjax import ConstantScaling, Gates, Gating, InputError, ShortcutDropout, create_model
+from resjax import ConstantScaling, Gates, Gating, InputError, LearnedScaling, ShortcutDropout, create_model
 from resjax.layers import ORDERS
 from resjax.models import PreActResNet, ResNet, parameter_count
 
@@ -142,6 +142,36 @@ def test_equal_halves_of_shortcut_and_branch_are_gates_of_a_half(order, draw_var
     scaled = jax.jit(model.clone(shortcut_variant=ConstantScaling(0.5, 0.5)).apply)(variables, IMAGES)
     gated = jax.jit(lambda: model.apply(variables, IMAGES, gates=Gates(half, half)))()
     np.testing.assert_allclose(scaled, gated, atol=1e-5)
+
+
+def test_with_factors_of_zero_every_block_starts_as_its_shortcut():
+    """ReZero, section 3: the gradient of each factor is that of its branch, and the branches' own are zero."""
+    model = PreActResNet(**SMALL, shortcut_variant=LearnedScaling())
+    variables = jax.jit(model.init)(jax.random.key(0, impl="rbg"), IMAGES)
+
+    def loss(params, gates):
+        return jnp.square(model.apply({**variables, "params": params}, IMAGES, gates=gates)).sum()
+
+    compiled = jax.jit(jax.value_and_grad(loss))
+    value, gradients = compiled(variables["params"], Gates(branch=jnp.ones(4)))
+    closed, _ = compiled(variables["params"], Gates(branch=jnp.zeros(4)))
+    assert value == closed
+    blocks = [block for stage in ("stage_1", "stage_2") for block in gradients[stage].values()]
+    assert all(np.all(block["branch_factor"] != 0) and not np.any(block["conv_1"]["kernel"]) for block in blocks)
+
+
+@pytest.mark.parametrize(("variant", "growth"), [(None, 1.0), (ConstantScaling(1.0, 12**-0.5), 1 / 12)], ids=str)
+def test_variance_grows_with_each_block_less_with_a_factor(variant, growth):
+    """SkipInit, section 2: BN makes every branch add the same variance. With 1 / sqrt(L), L blocks add it once."""
+    x = np.random.default_rng(0).normal(size=(16, 8, 8, 3)).astype(np.float32)
+    model = PreActResNet(stage_sizes=(12,), widths=(16,), shortcut_variant=variant, scan=True)
+    variables = jax.jit(model.init)(jax.random.key(0, impl="rbg"), x)
+    first = model.clone(stage_sizes=(1,), scan=False, features_only=True, shortcut_variant=None)
+    run = lambda model, variables: model.apply(variables, x, train=True, mutable=["batch_stats"])[0]  # noqa: E731
+    outputs = jax.jit(lambda variables: run(model.clone(features_only=True), variables))(variables)
+    alone = jax.jit(lambda variables: run(first, variables))(first.init(jax.random.key(0), x))
+    added = np.var(alone["stage_1"]) - np.var(alone["stem"])
+    np.testing.assert_allclose(np.var(outputs["stage_1"]) - np.var(outputs["stem"]), 12 * growth * added, rtol=0.35)
 
 
 def test_shortcut_dropout_without_a_key_says_how():
