@@ -18,6 +18,7 @@ from experiments import (
     predict,
     report,
     segmentation,
+    sweep,
 )
 from experiments.configs.programs import CIFAR, IMAGENET, PROGRAMS
 from experiments.launch.command_line import parse
@@ -76,6 +77,7 @@ OTHERS = [
         (pack,),
         (predict,),
         (report,),
+        (sweep,),
         (imagenet, "evaluate"),
         (segmentation, "predict"),
     )
