@@ -19,6 +19,10 @@ class InputError(ValueError):
         return line if len(line) <= _LONGEST else f"{line[: _LONGEST // 2]} [..] {line[-_LONGEST // 3 :]}"
 
 
+class StreamError(RuntimeError):
+    """The workers of a stream of images cannot go on; the message says why."""
+
+
 def did_you_mean(name: str, valid: Iterable[str]) -> str:
     """Returns `"; did you mean 'a', 'b'?"` for the valid names nearest to `name`, else `""`.
 

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 from experiments.runtime.interrupt import Interrupted, PromptInterrupt
 from experiments.runtime.processes import leave_processes, process_prefix
-from resjax.errors import InputError
+from resjax.errors import InputError, StreamError
 
 _GRACE_SECONDS = 1.0
 
@@ -52,7 +52,7 @@ def exit_code(command: Callable[[], Any], kept: str = "nothing was saved since t
     try:
         with PromptInterrupt(kept):
             command()
-    except (InputError, TrainingError) as error:
+    except (InputError, TrainingError, StreamError) as error:
         print(f"error: {process_prefix()}{error}", file=sys.stderr)
         code = 2 if isinstance(error, InputError) else 1
         leave_processes(str(error), code)

@@ -23,7 +23,7 @@ from resjax.data.images.orientation import ExifOrientation
 from resjax.data.images.ring import Ring
 from resjax.data.images.source import ImageSource
 from resjax.data.images.views import View
-from resjax.errors import InputError
+from resjax.errors import InputError, StreamError
 
 _SLOTS_PER_WORKER = 2  # one is written while the other waits to be read
 _MOST_WORKERS = 16
@@ -31,10 +31,6 @@ _INVALID = -1
 _MOST_EPOCHS = (
     2**31
 )  # Grain counts the batches of its own endless repetition in floats, one too many for one image each
-
-
-class StreamError(RuntimeError):
-    """The workers of a stream cannot go on; the message says why."""
 
 
 class HostBatch(NamedTuple):

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+from experiments.runtime.exit_codes import exit_code
+from resjax.data.images import StreamError
 from tests.conftest import ROOT
 
 # The folder of the second checkpoint cannot be made, and Orbax's threads wait twenty minutes for those that write it.
@@ -26,6 +28,16 @@ except train.CheckpointError as error:
     print(error, flush=True)
     leave(1)
 """
+
+
+def test_workers_that_died_are_told_in_a_line(capsys):
+    def command():
+        raise StreamError("the input pipeline stopped (RuntimeError: Worker process was terminated)")
+
+    assert exit_code(command) == 1
+    assert (
+        capsys.readouterr().err == "error: the input pipeline stopped (RuntimeError: Worker process was terminated)\n"
+    )
 
 
 def test_a_save_that_failed_does_not_keep_the_process(tmp_path):
