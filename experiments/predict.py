@@ -185,7 +185,16 @@ def _see(options: Options, paths: Sequence[str], broken: Callable[[str, str], No
             line = {"image": paths[index], "classes": names, "probabilities": _rounded(probabilities)}
             answer = f"{names[0]} {100 * probabilities[0]:.0f} %"
             shown = picture if values is None else heat(picture, values)
-            yield Seen(line, shown, _draw_explanation, (picture, values, answer, options.explain))
+            yield Seen(
+                line,
+                shown,
+                _draw_explanation,
+                (picture, values, answer, options.explain, _title(options.weights, paths[index])),
+            )
+
+
+def _title(weights: str, image: str) -> str:
+    return f"{without_folders(weights)}: {without_folders(image)}"
 
 
 def _draw_explanation(*given: Any) -> dict[str, bytes]:

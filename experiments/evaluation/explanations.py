@@ -70,8 +70,8 @@ def heat(picture: np.ndarray, values: np.ndarray) -> np.ndarray:
     return np.clip((1 - opacity) * gray + opacity * colours, 0, 255).astype(np.uint8)
 
 
-def draw_explanation(picture: np.ndarray, values: np.ndarray, answer: str, method: Method) -> bytes:
-    """A PNG: what the network saw with its answer, and beside it the map over it."""
+def draw_explanation(picture: np.ndarray, values: np.ndarray, answer: str, method: Method, title: str) -> bytes:
+    """A PNG: what the network saw with its answer, and beside it the map over it; `title` names network and image."""
     titles = (printable(answer, 44), TITLES[method])
 
     def draw(figure):
@@ -81,4 +81,4 @@ def draw_explanation(picture: np.ndarray, values: np.ndarray, answer: str, metho
             axes.set_title(title, parse_math=False)
             axes.set_axis_off()
 
-    return png(draw, (7.2, 3.9), dpi=110)
+    return png(draw, (7.2, 4.1), printable(title, 90), dpi=110)

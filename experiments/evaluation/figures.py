@@ -44,7 +44,9 @@ def draw_reliability(before: Calibration, after: Calibration, temperature: float
             full = found.counts > 0
             upper.plot([0, 1], [0, 1], color="0.5", linewidth=1, linestyle="--", label="calibrated")
             upper.bar(edges[full], found.accuracy[full], 1 / bins, align="edge", edgecolor="white", label="right")
-            upper.plot(found.confidence[full], found.accuracy[full], "ko", markersize=3, label="mean probability")
+            upper.plot(
+                found.confidence[full], found.accuracy[full], "ko", markersize=3, clip_on=False, label="at their mean"
+            )
             upper.set_title(f"{title}: calibration error {100 * found.error:.2f} %")
             upper.set_ylim(0, 1)
             lower.bar(edges, found.counts / found.counts.sum(), 1 / bins, align="edge", edgecolor="white", color="0.6")

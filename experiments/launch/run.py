@@ -3,6 +3,7 @@
 import abc
 import dataclasses
 import pathlib
+import textwrap
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
@@ -30,6 +31,7 @@ from experiments.launch.seeds import (
 )
 from experiments.launch.summary import summarize
 from experiments.launch.target import check_target, print_target_report
+from experiments.runtime.arguments import width
 from experiments.runtime.backend import prepare_backend
 from experiments.runtime.exit_codes import TrainingError
 from experiments.runtime.machine import describe_devices, machine_identity
@@ -196,7 +198,8 @@ def _run_in(
     model, optimizer, schedule = network
     seeds = seeds_of(config)
     parameters = parameter_count(model, sources.image_shape)
-    console.print(f"{config.model.name}, {parameters:,} parameters, on {sources.description}", highlight=False)
+    about = f"{config.model.name}, {parameters:,} parameters, on {sources.description}"
+    console.print(textwrap.fill(about, width(), subsequent_indent="  "), highlight=False)
     console.print(f"workdir {workdir.path}, devices {describe_devices()}", highlight=False)
     class_names = None if sources.identity is None else sources.identity["class_names"]
     compared = compare(named, config.identity(), sources.train_images, sources.test_images, class_names)

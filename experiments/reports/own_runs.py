@@ -98,7 +98,7 @@ class OwnRun:
         """The deviation from the published number, or why there is none."""
         compared = self.comparison()
         if compared.published is None:
-            return "no published result"
+            return "none"
         if self.finished is None:
             return f"published {compared.published.value:.2f}, not finished"
         if compared.changes:

@@ -78,14 +78,20 @@ def whole_numbers(axes: "Axes") -> None:
 
 def log_if_spiked(axes: "Axes", *curves: np.ndarray) -> bool:
     """Makes the vertical axis logarithmic where one linear spike would flatten everything else; returns whether."""
-    from matplotlib.ticker import FuncFormatter, LogLocator
-
     values = np.concatenate([np.asarray(curve, float).ravel() for curve in curves])
     values = values[np.isfinite(values)]
     if not len(values) or values.min() <= 0 or values.max() < _SPIKE * np.median(values):
         return False
+    logarithmic(axes, values)
+    return True
+
+
+def logarithmic(axes: "Axes", values: np.ndarray) -> None:
+    """Makes the vertical axis logarithmic, with ticks as numbers: 0.5, 1, 2; over many decades, powers of ten."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
     axes.set_yscale("log")
-    few = values.max() / values.min() < 1000
+    few = np.max(values) / np.min(values) < 1000
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    return True
+    axes.yaxis.set_minor_formatter(NullFormatter())

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+from experiments.runtime.figures import whole_numbers
 from experiments.studies.study import Measurements, Study
 from resjax import analysis
 from resjax.errors import InputError
@@ -65,6 +66,7 @@ def draw(figure, result):
         top.plot(np.arange(len(found["top"])) + 1, found["top"], "o-", ms=4, color=color, label=f"{kind}: Ritz values")
     density.set(xlabel="eigenvalue", ylabel="density", ylim=(1e-7, None), title="spectral density")
     top.set(xlabel="rank", ylabel="eigenvalue", title="largest, from below")
+    whole_numbers(top)
     density.legend(fontsize=7)
     top.legend(fontsize=7)
 

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 from matplotlib import colors
 
+from experiments.runtime.figures import logarithmic
 from experiments.studies.study import Measurements, Study
 from resjax import analysis
 from resjax.errors import InputError
@@ -105,8 +106,9 @@ def draw(figure, result):
         ends = [found["side"][0], 0, found["side"][-1]]
         panel.set(xlabel="first direction", ylabel="second direction", aspect="equal", xticks=ends, yticks=ends)
         panel.grid(False)
-    panels[0].set(xlabel="distance (filter lengths)", ylabel="loss", yscale="log", title="on a line")
-    panels[0].legend(fontsize=6)
+    panels[0].set(xlabel="distance (filter lengths)", ylabel="loss", title="on a line")
+    logarithmic(panels[0], np.concatenate([np.minimum(found["loss"], _CEILING) for _, found in kinds]))
+    panels[0].legend(fontsize=6, loc="upper center")
     for i, (kind, found) in enumerate(kinds):
         axes = bottom.add_subplot(1, len(kinds), i + 1, projection="3d")
         x, y = np.meshgrid(found["side"], found["side"], indexing="ij")

@@ -57,12 +57,11 @@ def draw(figure, result):
     if result["exact_gradient_norm"]:
         norms.semilogy(lengths, result["exact_gradient_norm"], "k+", label="all paths, fewer images")
     norms.set(ylabel="gradient norm at the input", title="gradient of one")
-    norms.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2)  # the band may be anywhere in the axes
+    norms.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15))  # the band may be anywhere in the axes
     product.bar(lengths, 100 * np.array(result["share_of_gradient"]), color="C2")
     first, last = result["effective"]
-    product.axvspan(first - 0.5, last + 0.5, color="C2", alpha=0.15, label=f"95 %: {first} to {last} blocks")
-    product.set(ylabel="fraction of gradient (%)", title="their product")
-    product.legend()
+    product.axvspan(first - 0.5, last + 0.5, color="C2", alpha=0.15)
+    product.set(ylabel="fraction of gradient (%)", title=f"their product; shaded: 95 %, {first} to {last} blocks")
     for axes in (counts, norms, product):
         axes.set_xlabel("path length (blocks)")
         whole_numbers(axes)

@@ -39,9 +39,12 @@ def draw(figure, result):
         ratio.plot(place, found["ratio"], "o-", ms=3.5, color=color, label=kind)
         errors = 100 * np.array(found["unrolled"])
         unrolled.plot(np.arange(len(errors)), errors, "o-", ms=3.5, color=color, label=kind)
+    of_blocks = "block (without those that change the shape)"
     cosine.axhline(0, color="gray", lw=0.8, ls=":")
-    cosine.set(xlabel="block", ylabel="cosine of block(h) - h with the gradient", title="mean and quartiles of images")
-    ratio.set(xlabel="block", ylabel="|block(h) - h| / |h|", ylim=(0, None), title="size of the change")
+    cosine.set(
+        xlabel=of_blocks, ylabel="cosine of block(h) - h with the gradient", title="mean and quartiles of images"
+    )
+    ratio.set(xlabel=of_blocks, ylabel="|block(h) - h| / |h|", ylim=(0, None), title="size of the change")
     unrolled.set(xlabel="times that the last block runs", ylabel="test error (%)", ylim=(0, 100), title="unrolled")
     for axes in (cosine, ratio, unrolled):
         whole_numbers(axes)

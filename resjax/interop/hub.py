@@ -39,9 +39,9 @@ def fetch(repo: str, revision: str | None, file: str) -> pathlib.Path:
         return pathlib.Path(hub.hf_hub_download(repo, file, revision=revision, **versions))
     except (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError):
         raise InputError(
-            f"{repo}{at}: {file} is not in the cache of huggingface_hub, and the hub cannot be reached"
-            f"{' (HF_HUB_OFFLINE is set)' if hub.constants.HF_HUB_OFFLINE else ''}: load it once with a network, or"
-            " copy the cache (HF_HOME) from a machine that has it"
+            f"{repo}{at}: no such folder here; {file} is not in the cache of huggingface_hub, and the hub cannot be"
+            f" reached{' (HF_HUB_OFFLINE is set)' if hub.constants.HF_HUB_OFFLINE else ''}: load it once with a"
+            " network, or copy the cache (HF_HOME) from a machine that has it"
         ) from None
     except errors.GatedRepoError:
         raise InputError(f"{repo}: needs its owner's leave: ask for it on its page, then run `hf auth login`") from None

@@ -65,7 +65,8 @@ def list_pretrained(pattern: str | None = None) -> list[str]:
 def resolve(name: str | os.PathLike[str]) -> pathlib.Path | TimmRepository | TorchvisionFile:
     """What `name` stands for: the directory of our format that holds it, or weights of another library.
 
-    What exists here goes first. A repository is asked for its config.json.
+    What exists here goes first; a name in a folder that exists here is of that folder, unless it has a revision. A
+    repository is asked for its config.json.
 
     Raises:
       InputError: for a repository that cannot be reached, or is neither of resjax nor of timm.
@@ -84,6 +85,8 @@ def resolve(name: str | os.PathLike[str]) -> pathlib.Path | TimmRepository | Tor
     if repository is None or isinstance(name, pathlib.PurePath):
         return path
     repo, revision = repository
+    if revision is None and not is_of_timm and path.parent.is_dir():
+        return path
     file = hub.fetch(repo, revision, hub.CONFIG_FILE)
     config = timm_weights.read_config(file)
     if "architecture" in config:

@@ -9,6 +9,7 @@ import optax
 from flax import linen as nn
 from flax import struct
 
+from resjax.errors import InputError
 from resjax.train.wrappers import slow_params
 
 Batch = tuple[jax.Array, ...]
@@ -63,7 +64,14 @@ def create_state(
       image_shape: (H, W, C) of a training image.
       moving_average: whether to keep a moving average of the variables, which is then evaluated.
       variables: initial variables; None initialises the network from the seed.
+
+    Raises:
+      InputError: for a seed that is no number, or a shape that is not of one image.
     """
+    if not jnp.issubdtype(jnp.result_type(seed), jnp.integer):
+        raise InputError(f"seed: expected an integer, got {jnp.result_type(seed)}")
+    if len(image_shape) != 3:
+        raise InputError(f"image_shape: expected (H, W, C) of one image, got {tuple(image_shape)}")
     if variables is None:
         variables = model.init(init_key(seed), jnp.zeros((1, *image_shape), jnp.float32))
     params, batch_stats = variables["params"], variables.get("batch_stats", {})

@@ -93,7 +93,8 @@ def make_train_step(
 
     Raises:
       InputError: for a rate out of [0, 1), or `micro_batches` that are not positive. The step raises it for a state
-        without the average that `average_decay` updates, and for a `prepare` that takes or returns something else.
+        without the average that `average_decay` updates, for a batch that is none, and for a `prepare` that takes or
+        returns something else.
     """
     check_rate("average_decay", average_decay)
     check_positive("micro_batches", micro_batches)
@@ -118,6 +119,11 @@ def make_train_step(
             variables = {"params": params, "batch_stats": statistics[0], MOMENTS: statistics[1]}
             mutable = ["batch_stats", MOMENTS]
             logits, new = model.apply(variables, images, train=True, mutable=mutable, rngs={"dropout": key})
+            if classifies and logits.shape != targets.shape:
+                raise InputError(
+                    f"make_train_step: prepare returned targets of {targets.shape[-1]} classes; the network has"
+                    f" {logits.shape[-1]}"
+                )
             loss, counts = objective(logits, targets, *labels)
             return loss, (counts, (new.get("batch_stats", {}), new.get(MOMENTS, {})))
 
@@ -144,6 +150,11 @@ def make_train_step(
     of_batch = accumulated if micro_batches > 1 else gradients_of
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
+        if not isinstance(batch, (tuple, list)):
+            raise InputError(
+                "train_step: expected a batch (uint8 images [N, H, W, C], int32 labels [N]), got "
+                + type(batch).__name__
+            )
         images, *labels = batch
         prepare_key, dropout_key = jax.random.split(step_key(state.seed, state.step))
         when = {} if steps_per_epoch is None else {"epoch": state.step // steps_per_epoch}

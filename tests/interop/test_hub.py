@@ -112,6 +112,15 @@ def test_without_a_network_the_way_out_is_said(offline, server, monkeypatch):
     assert "\n" not in str(caught.value) and ("HF_HUB_OFFLINE" in str(caught.value)) == offline
 
 
+def test_a_name_in_a_folder_that_exists_is_of_that_folder(tmp_path, monkeypatch):
+    """So a mistyped run is said at once, and not looked for on the hub; with a revision it is of the hub."""
+    (tmp_path / "runs").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(hub, "fetch", None)
+    with pytest.raises(InputError, match="runs/none/config.json: no such file"):
+        resjax.from_pretrained("runs/none")
+
+
 def test_without_the_client_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(InputError, match=r"no such folder here; .* pip install 'resjax\[hub\]'"):

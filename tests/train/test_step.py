@@ -186,3 +186,29 @@ def test_a_wrong_prepare_is_told_what_it_takes_and_returns(prepare, message):
     with pytest.raises(InputError, match=message) as error:
         jax.eval_shape(step, state, problem.images_and_labels(4))
     assert "prepare(key, images, labels) -> (float images [N, H, W, C], targets)" in str(error.value)
+
+
+@pytest.mark.quick
+def test_targets_of_other_classes_and_a_batch_that_is_no_pair_are_said():
+    network, optimizer, _ = problem.build()
+    state = jax.eval_shape(lambda: problem.new_state(network, optimizer))
+    step = train.make_train_step(network, optimizer, lambda key, images, labels: (images / 255.0, jnp.ones((4, 77))))
+    with pytest.raises(InputError, match=r"targets of 77 classes; the network has 10"):
+        jax.eval_shape(step, state, problem.images_and_labels(4))
+    with pytest.raises(InputError, match=r"train_step: expected a batch \(uint8 images .*, got dict"):
+        jax.eval_shape(step, state, dict(zip(("images", "labels"), problem.images_and_labels(4), strict=True)))
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize(
+    ("seed", "shape", "message"),
+    [
+        (jax.random.key(0), problem.SHAPE, r"seed: expected an integer, got key<fry>"),
+        (0.5, problem.SHAPE, r"seed: expected an integer, got float"),
+        (0, (1, *problem.SHAPE), r"image_shape: expected \(H, W, C\) of one image, got \(1, "),
+    ],
+)
+def test_a_state_is_of_a_number_and_of_the_shape_of_one_image(seed, shape, message):
+    network, optimizer, _ = problem.build()
+    with pytest.raises(InputError, match=message):
+        train.create_state(network, optimizer, seed, shape)
