@@ -70,14 +70,14 @@ class Preprocessing:
 
         Args:
           images: uint8 [N, H, W, C], or [H, W, C] for a single image. Or the path of an image file, or a sequence of
-            paths or of such images, of different sizes: they are read and resized on the host, turned upright as
-            their EXIF orientation says. A gray image is repeated for a network of colours, colours become gray for
-            one of gray images.
+            paths, of such images or of Pillow's, of different sizes: they are read and resized on the host, turned
+            upright as their EXIF orientation says. A gray image is repeated for a network of colours, colours become
+            gray for one of gray images.
 
         Raises:
           InputError: for other types, shapes and channels, for floating point, for a file that cannot be read.
         """
-        if isinstance(images, (str, os.PathLike)):
+        if isinstance(images, (str, os.PathLike)) or _is_pillow(images):
             images = [images]
         if isinstance(images, Sequence):
             images = self._stack(images)
@@ -190,6 +190,8 @@ def _check(images: Any) -> None:
         raise InputError(f"images: expected pixels as uint8 0 .. 255, got {images.dtype}{way_out}")
     if images.shape[-1] not in (1, 3) or 0 in images.shape[1:3]:
         way_out = "; images[..., :3] leaves an alpha channel out" if images.shape[-1] == 4 else ""
+        if not way_out and images.shape[1] in (1, 3):
+            way_out = "; images.transpose(0, 2, 3, 1) puts the channels last"
         raise InputError(f"images: expected [N, H, W, C] of 1 or 3 channels, got shape {images.shape}{way_out}")
 
 
@@ -214,11 +216,19 @@ def _pixels(image: Any, index: int) -> np.ndarray:
             return read_image(path.read_bytes(), str(path))
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
+    if _is_pillow(image) and not image.mode.startswith(("I", "F")):  # those have no 8 bits
+        from PIL import ImageOps
+
+        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     array = np.asarray(image)
     if array.ndim != 3:
         raise InputError(f"images[{index}]: expected a path, or uint8 [H, W, C], got shape {array.shape}")
     _check(array[None])
     return array
+
+
+def _is_pillow(image: Any) -> bool:
+    return hasattr(image, "convert") and hasattr(image, "mode")
 
 
 def _numbers(values: np.ndarray) -> str:

@@ -238,7 +238,8 @@ def replace_head(
       The network with `num_classes`, and variables: all arrays of the trunk as they are, and new ones of the head.
 
     Raises:
-      InputError: for a number of classes below 1, for a network that is no classifier, for variables of another one.
+      InputError: for a number of classes below 1, for a key that is none, for a network that is no classifier, for
+        variables of another one.
 
     Example:
       >>> model, variables = resjax.from_pretrained("resnet_20-cifar10")
@@ -248,6 +249,8 @@ def replace_head(
     """
     if not isinstance(num_classes, int) or isinstance(num_classes, bool) or num_classes < 1:
         raise InputError(f"num_classes: expected an integer >= 1, got {num_classes!r}")
+    if not hasattr(key, "dtype"):
+        raise InputError(f"key: expected jax.random.key(0) or another, got {key!r}")
     if model.features_only:
         raise InputError("replace_head: a network with features_only=True has no classifier; create it without")
     new = model.clone(num_classes=num_classes)

@@ -76,6 +76,15 @@ def test_a_file_is_turned_upright():
         assert preprocess(path).shape[1:3] == image.size  # as stored, width and height are the upright ones
 
 
+def test_images_of_pillow_are_those_of_their_files():
+    photo = ROOT / "tests" / "real_files" / "images" / "hopper_orientation_6.jpg"
+    preprocess = preprocessing_of(ABOUT, "x")
+    with Image.open(photo) as opened:
+        palette = opened.convert("P")
+        np.testing.assert_allclose(preprocess(opened), preprocess(photo), atol=3 / 40)  # two decoders
+        np.testing.assert_array_equal(preprocess([palette]), preprocess(np.asarray(palette.convert("RGB"))[None]))
+
+
 def test_gray_and_colours_become_what_the_network_takes():
     colours = natural(1, 8, 8, 3)
     gray = Preprocessing(np.zeros(1, np.float32), np.ones(1, np.float32))(colours)
@@ -100,6 +109,7 @@ def test_a_batch_far_from_the_training_images_is_said_once(change):
     [
         (natural(2, 8, 8, 3).astype(np.float32), "expected pixels as uint8 0 .. 255, got float32"),
         (natural(2, 8, 8, 4), r"leaves an alpha channel out"),
+        (natural(2, 3, 8, 9), r"images.transpose\(0, 2, 3, 1\) puts the channels last"),
         (natural(8, 8), r"expected uint8 \[N, H, W, C\] or \[H, W, C\], got shape \(8, 8\)"),
         ("no_such.jpg", "no_such.jpg: cannot be read"),
         (str(ROOT / "README.md"), "README.md: damaged or no image"),

@@ -185,6 +185,8 @@ def test_a_new_head_stands_on_the_old_trunk(name, draw_variables):
 def test_a_head_is_replaced_on_fitting_variables_alone(variables):
     with pytest.raises(InputError, match="expected an integer >= 1, got 0"):
         replace_head(MODEL, variables, num_classes=0, key=jax.random.key(0))
+    with pytest.raises(InputError, match="key: expected jax.random.key"):
+        replace_head(MODEL, variables, num_classes=3, key=0)
     with pytest.raises(InputError, match="no classifier"):
         replace_head(MODEL.clone(features_only=True), variables, num_classes=3, key=jax.random.key(0))
     with pytest.raises(InputError, match="params/stage_1/block_1/conv_1/kernel is missing"):
