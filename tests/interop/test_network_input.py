@@ -80,9 +80,10 @@ def test_images_of_pillow_are_those_of_their_files():
     photo = ROOT / "tests" / "real_files" / "images" / "hopper_orientation_6.jpg"
     preprocess = preprocessing_of(ABOUT, "x")
     with Image.open(photo) as opened:
-        palette = opened.convert("P")
         np.testing.assert_allclose(preprocess(opened), preprocess(photo), atol=3 / 40)  # two decoders
-        np.testing.assert_array_equal(preprocess([palette]), preprocess(np.asarray(palette.convert("RGB"))[None]))
+    palette = Image.fromarray(natural(40, 60, 3)).convert("P")
+    for one in (palette, [palette]):
+        np.testing.assert_array_equal(preprocess(one), preprocess([np.asarray(palette.convert("RGB"))]))
 
 
 def test_gray_and_colours_become_what_the_network_takes():
