@@ -12,16 +12,8 @@ from typing import Any
 
 from experiments.runtime.targets import Chip
 from resjax.train.collectives import Collective, collectives
+from resjax.train.hlo import Instruction, dimensions, read_hlo
 
-_COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\) -> .* \{$")
-# The first word with a parenthesis is the operation: shapes have none, and layouts have no space before theirs.
-_INSTRUCTION = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = (.*?) ([a-z][\w\-]*)\((.*)$")
-_ARRAY = re.compile(r"\b([a-z]\w*)\[([\d,]*)\]")
-_NAME = re.compile(r"%([\w.\-]+)")
-_BODY = re.compile(r"\bbody=%?([\w.\-]+)")
-_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
-_CALLS = re.compile(r"\b(?:calls|to_apply)=%?([\w.\-]+)")
-_BRANCHES = re.compile(r"\b(?:true_computation|false_computation)=%?([\w.\-]+)|branch_computations=\{([^}]*)\}")
 _LABELS = re.compile(r"dim_labels=(\w+)_(\w+)->(\w+)")
 # Of a dot, and of cuBLAS's in JSON.
 _CONTRACTED = re.compile(r'lhs_contracting_dim(?:ension)?s"?[=:][{\[]([\d,"]*)')
@@ -30,7 +22,6 @@ _FREE = {
     *("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", "replica-id"),
     *("opt-barrier", "domain", "add-dependency"),
 }
-_WIDTHS = {"pred": 8, "token": 0, "opaque": 0}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,34 +81,6 @@ def needs(compiled: Any) -> Needs:
 
 
 @dataclasses.dataclass(frozen=True)
-class Instruction:
-    """A line of a program in HLO's text form.
-
-    Attributes:
-      name, operation: `%NAME = f32[8] OPERATION(...)`.
-      shapes: dtype and dimensions of each result.
-      operands: names of the operands.
-      rest: the line behind the operands.
-    """
-
-    name: str
-    operation: str
-    shapes: tuple[tuple[str, tuple[int, ...]], ...]
-    operands: tuple[str, ...]
-    rest: str
-
-    @property
-    def bytes(self) -> float:
-        """Bytes of the results."""
-        return sum(_bytes(dtype) * math.prod(shape) for dtype, shape in self.shapes)
-
-    @property
-    def elements(self) -> int:
-        """Number of elements of the results."""
-        return sum(math.prod(shape) for _, shape in self.shapes)
-
-
-@dataclasses.dataclass(frozen=True)
 class Kernel:
     """A kernel of a program: name, bytes read and written, floating-point operations, and how often it runs."""
 
@@ -135,23 +98,7 @@ class Program:
     """
 
     def __init__(self, text: str):
-        self._computations: dict[str, dict[str, Instruction]] = {}
-        self._roots: dict[str, Instruction] = {}
-        self._entry, name = "", ""
-        for line in text.splitlines():
-            if header := _COMPUTATION.match(line):
-                name = header[2]
-                self._computations[name] = {}
-                self._entry = name if header[1] else self._entry
-            elif name and (found := _INSTRUCTION.match(line)):
-                operands, rest = _inside(found[5])
-                shapes = tuple((t, _dimensions(s)) for t, s in _ARRAY.findall(found[3]))
-                instruction = Instruction(found[2], found[4], shapes, tuple(_NAME.findall(operands)), rest)
-                if found[4] in ("parameter", "constant"):
-                    instruction = dataclasses.replace(instruction, operands=(operands,))
-                self._computations[name][found[2]] = instruction
-                if found[1]:
-                    self._roots[name] = instruction
+        self._computations, self._roots, self._entry = read_hlo(text)
 
     @property
     def bytes(self) -> float:
@@ -178,13 +125,12 @@ class Program:
             if each.operation in _FREE or each.operation.endswith(("-done", "-update")):
                 continue
             if each.operation == "while":
-                trips = _TRIPS.search(each.rest)
-                yield from self._kernels(_BODY.search(each.rest)[1], times * (int(trips[1]) if trips else 1))
+                yield from self._kernels(each.callee, times * each.trips)
             elif each.operation == "conditional":
-                branches = [list(self._kernels(branch, times)) for branch in _branches(each.rest)]
+                branches = [list(self._kernels(branch, times)) for branch in each.branches]
                 yield from max(branches, key=lambda kernels: sum(kernel.times * kernel.bytes for kernel in kernels))
             elif each.operation in ("call", "async-start"):
-                yield from self._kernels(_CALLS.search(each.rest)[1], times)
+                yield from self._kernels(each.callee, times)
             else:
                 yield Kernel(each.name, self._moved(name, each), self._flops(name, each), times)
 
@@ -198,7 +144,7 @@ class Program:
             return self._written(known, each) + sum(
                 self._read_by(operand, each, place) for place, operand in enumerate(operands)
             )
-        fused = _CALLS.search(each.rest)[1]
+        fused = each.callee
         inside = self._computations[fused]
         parameters = {int(i.operands[0]): i for i in inside.values() if i.operation == "parameter"}
         needed: dict[str, float] = {}
@@ -252,14 +198,13 @@ class Program:
         """Operations of the convolutions and matrix products in a kernel."""
         known = self._computations[name]
         if each.operation == "fusion":
-            fused = _CALLS.search(each.rest)[1]
-            return sum(self._flops(fused, inner) for inner in self._computations[fused].values())
+            return sum(self._flops(each.callee, inner) for inner in self._computations[each.callee].values())
         operands = [known[operand].shapes[0][1] for operand in each.operands if operand in known]
         if each.operation == "convolution" or "__cudnn$conv" in each.rest:
             return _convolution_flops(each, operands)
         if each.operation == "dot" or "__cublas" in each.rest:
             contracted = _CONTRACTED.search(each.rest)
-            axes = _dimensions(contracted[1].replace('"', "")) if contracted else ()
+            axes = dimensions(contracted[1].replace('"', "")) if contracted else ()
             return 2 * math.prod(each.shapes[0][1]) * math.prod(operands[0][axis] for axis in axes)
         return 0
 
@@ -275,27 +220,3 @@ def _convolution_flops(each: Instruction, operands: list[tuple[int, ...]]) -> fl
     else:
         output, kernel = result, operands[1]
     return 2 * math.prod(output) * math.prod(kernel) / kernel[labels[2].index("o")]
-
-
-def _branches(rest: str) -> list[str]:
-    return [name for one, several in _BRANCHES.findall(rest) for name in re.findall(r"[\w.\-]+", one or several)]
-
-
-def _inside(text: str) -> tuple[str, str]:
-    """The text up to the parenthesis that closes, and behind it."""
-    depth = 1
-    for place, character in enumerate(text):
-        depth += (character == "(") - (character == ")")
-        if not depth:
-            return text[:place], text[place + 1 :]
-    return text, ""
-
-
-def _dimensions(text: str) -> tuple[int, ...]:
-    return tuple(map(int, text.split(","))) if text else ()
-
-
-def _bytes(dtype: str) -> float:
-    """Bytes of an element: f32 has 4, f8e4m3fn 1, s4 half of one."""
-    bits = _WIDTHS.get(dtype)
-    return (int(re.search(r"\d+", dtype)[0]) if bits is None else bits) / 8

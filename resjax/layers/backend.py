@@ -78,7 +78,7 @@ def mesh_of_batch() -> Mesh | None:
     return _MESH.get()
 
 
-def placed_by_xla(function: Callable[..., Any], x: jax.Array, *others: jax.Array, whole_results: int = 0) -> Any:
+def placed_by_xla(function: Callable[..., Any], x: jax.Array, *others: Any, whole_results: int = 0) -> Any:
     """function(x, *others), whose results have the images of x [N, ..] along their first axis.
 
     Where the types of arrays say how a mesh splits them (`AxisType.Explicit`), each operation inside would have to say

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -13,7 +13,7 @@ from jax import lax
 from resjax.errors import InputError
 from resjax.layers.activation import relu
 from resjax.layers.backend import faster_forms, mesh_of_batch, placed_by_xla
-from resjax.layers.cpu.norm import moments_of, normalize
+from resjax.layers.cpu.norm import joined, moments_of, normalize
 from resjax.layers.initializers import initializer
 
 MOMENTS = "batch_moments"
@@ -53,21 +53,29 @@ class BatchNorm(nn.Module):
     @nn.compact
     def __call__(
         self,
-        x: jax.Array,
+        x: jax.Array | Sequence[jax.Array],
         train: bool,
         activation: Callable[[jax.Array], jax.Array] | None = None,
         pool: Callable[[jax.Array], jax.Array] | None = None,
-    ) -> jax.Array:
+        moments: jax.Array | None = None,
+    ) -> Any:
         """Normalises x [N, H, W, C] by batch statistics (train, unless they are frozen) or by running ones.
 
         The `activation` is applied to the result. `resjax.layers.relu` is fused and needs no further pass over x.
         Then comes `pool`, max-pooling. In training, with `relu` or no activation, only its windows' largest values are
         normalised, so that no normalised array of x's size is written.
 
+        x may be several arrays, which are joined along C. Then (y, moments) is the result, and the next norm that reads
+        the same arrays, and others behind them, takes these `moments` and computes those of the others only. Without
+        training they are None.
+
         Raises:
           InputError: with train=True where `batch_stats` is not mutable, or where a channel has a single value.
         """
-        channels = (x.shape[-1],)
+        several = isinstance(x, (list, tuple))
+        parts = tuple(x) if several else (x,)
+        shape = (*parts[0].shape[:-1], sum(part.shape[-1] for part in parts))
+        channels = shape[-1:]
         scale = self.param("scale", initializer(self.scale_init), channels, jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, channels, jnp.float32)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels, jnp.float32)
@@ -78,46 +86,55 @@ class BatchNorm(nn.Module):
                     "train=True updates the running statistics: call apply(..., mutable=['batch_stats'])"
                     " and keep the variables it returns"
                 )
-            images = x.shape[0] if self.norm_scope == "global" else self.norm_scope
-            if images * math.prod(x.shape[1:-1]) == 1 and not self.is_initializing():
+            images = shape[0] if self.norm_scope == "global" else self.norm_scope
+            if images * math.prod(shape[1:-1]) == 1 and not self.is_initializing():
                 raise InputError(
                     f"{'/'.join(self.path)}: train=True normalises each channel by the one value it has, which leaves"
-                    f" nothing of the input {x.shape}: give more or larger images, or frozen_statistics=True"
+                    f" nothing of the input {shape}: give more or larger images, or frozen_statistics=True"
                 )
             rectified, monotone = activation is relu, activation in (None, relu)
-            y, moments = placed_by_xla(
-                functools.partial(self._normalized, rectified=rectified, pool=pool if monotone else None),
-                x,
-                scale,
-                bias,
-                running_mean.value,
-                whole_results=1,
-            )
+            normalized = functools.partial(self._normalized, rectified=rectified, pool=pool if monotone else None)
+            others = (parts[1:], moments, scale, bias, running_mean.value)
+            y, moments = placed_by_xla(normalized, parts[0], *others, whole_results=1)
             if not self.is_initializing():
                 means, variances = moments.reshape(2, -1, *channels)
-                self._move(running_mean, running_var, means, variances, x)
+                self._move(running_mean, running_var, means, variances, math.prod(shape[:-1]))
             activation, pool = None if rectified else activation, None if monotone else pool
         else:
-            mean, var = running_mean.value, running_var.value
-            x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-            y = ((x - mean) * (lax.rsqrt(var + self.epsilon) * scale) + bias).astype(self.dtype)
+            mean, var, moments = running_mean.value, running_var.value, None
+            whole = joined(parts)
+            whole = whole.astype(jnp.promote_types(whole.dtype, jnp.float32))
+            y = ((whole - mean) * (lax.rsqrt(var + self.epsilon) * scale) + bias).astype(self.dtype)
         y = y if activation is None else activation(y)
-        return y if pool is None else pool(y)
+        y = y if pool is None else pool(y)
+        return (y, moments) if several else y
 
     @nn.nowrap
-    def _normalized(self, x, scale, bias, near, rectified, pool):
-        """(y, mean and variance [2, .., 1, 1, 1, C]) of x by its own statistics; y is pooled."""
-        groups, mesh = self._groups(x), mesh_of_batch()
-        moments = moments_of(groups, near, mesh, faster_forms())
+    def _normalized(self, x, more, moments, scale, bias, near, rectified, pool):
+        """(y, mean and variance [2, .., 1, 1, 1, C]) of x, and arrays joined to it, by their own statistics.
+
+        `moments` are those of the first channels, if they are known; y is pooled.
+        """
+        parts, mesh = [self._groups(part) for part in (x, *more)], mesh_of_batch()
+        known = [] if moments is None else [moments]
+        begin, num_known = 0, 0 if moments is None else moments.shape[-1]
+        for part in parts:
+            end = begin + part.shape[-1]
+            if begin >= num_known:
+                known.append(moments_of(part, near[begin:end], mesh, faster_forms()))
+            begin = end
+        moments = joined(known)
         if pool is not None:
             # Normalising keeps the order of values, or with a negative scale turns it round: the largest of a window is
             # known before. Only these are normalised then, and the gradient's sums run over them.
             turned = scale < 0
+            x = joined((x, *more))
             x = pool(jnp.where(turned, -x, x))
             x = jnp.where(turned, -x, x)
-            groups = self._groups(x)
-        y = normalize(groups, moments, scale, bias, self.epsilon, mesh, rectified, self.dtype)
-        return y.reshape(x.shape), moments
+            parts = [self._groups(x)]
+        shared = (moments, scale, bias, self.epsilon, mesh, rectified, self.dtype)
+        y = normalize(parts[0] if len(parts) == 1 else parts, *shared)
+        return y.reshape(*x.shape[:-1], y.shape[-1]), moments
 
     @nn.nowrap
     def _groups(self, x):
@@ -132,8 +149,8 @@ class BatchNorm(nn.Module):
         return x.reshape(-1, self.norm_scope, *x.shape[1:])
 
     @nn.nowrap
-    def _move(self, running_mean, running_var, means, variances, x):
-        """Moves the running statistics towards those of all groups [G, C] together."""
+    def _move(self, running_mean, running_var, means, variances, n):
+        """Moves the running statistics towards those of all groups [G, C] together, of n values a channel."""
         mean, var = means[0], variances[0]
         if len(means) > 1:
             # Measured from the running mean, mean and spread of the groups are sums of one pass: what devices add up
@@ -142,7 +159,6 @@ class BatchNorm(nn.Module):
             offset = offsets.mean(0)
             mean = running_mean.value + offset
             var = variances.mean(0) + jnp.maximum(jnp.square(offsets).mean(0) - jnp.square(offset), 0)
-        n = x.size // x.shape[-1]
         old_mean, old_var = running_mean.value, running_var.value
         if self.has_variable(MOMENTS, "calls"):
             names = ("calls", "mean", "var", "old_mean", "old_var")

@@ -79,10 +79,11 @@ class DenseNet(NormalizedNetwork):
         """The dense blocks' outputs by name, before their transitions; "final" is what the classifier pools."""
         conv, norm = self.conv_and_norm()
         x = Stem(conv, norm, self.stem_width, self.stem, activate=self.stem != "cifar", name="stem")(images, train)
-        outputs = {"stem": x}
+        outputs, parts, moments = {"stem": x}, [x], None
         for i, num_layers in enumerate(self.stage_sizes):
             if i > 0:
-                x = Transition(conv, norm, self.compression, self.dropout_rate, name=f"transition_{i}")(x, train)
+                transition = Transition(conv, norm, self.compression, self.dropout_rate, name=f"transition_{i}")
+                parts, moments = [transition(parts, moments, train)], None
             block = DenseBlock(
                 conv,
                 norm,
@@ -93,12 +94,15 @@ class DenseNet(NormalizedNetwork):
                 self.memory_efficient,
                 name=f"stage_{i + 1}",
             )
-            x = outputs[f"stage_{i + 1}"] = block(x, train)
-        return outputs | {"final": norm(name="final_norm")(x, train, relu)}
+            parts, moments = block(parts[0], train)
+            outputs[f"stage_{i + 1}"] = jnp.concatenate(parts, axis=-1)
+        return outputs | {"final": norm(name="final_norm")(parts, train, relu, moments=moments)[0]}
 
 
 class DenseBlock(nn.Module):
     """Layers, each of which reads the block's input and all layers before it (section 3, eq. 2).
+
+    Batch statistics belong to a channel, whichever layer reads it: they are computed once.
 
     Attributes:
       conv, norm: constructors of the convolution and of the normalisation.
@@ -114,18 +118,19 @@ class DenseBlock(nn.Module):
     memory_efficient: bool
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Maps x [N, H, W, C] to [N, H, W, C + num_layers * growth_rate]."""
+    def __call__(self, x: jax.Array, train: bool) -> tuple[list[jax.Array], jax.Array | None]:
+        """(x [N, H, W, C] and the layers' outputs, each [N, H, W, growth_rate]; moments of all but the last)."""
         layer = DenseLayer
         if self.memory_efficient:
             policy = jax.checkpoint_policies.save_only_these_names(CONV_OUTPUT)
-            layer = nn.remat(DenseLayer, policy=policy, static_argnums=(2,))
-        parts = [x]
+            layer = nn.remat(DenseLayer, policy=policy, static_argnums=(3,))
+        parts, moments = [x], None
         for i in range(self.num_layers):
             name = f"layer_{i + 1}"
             new = layer(self.conv, self.norm, self.growth_rate, self.bottleneck, self.dropout_rate, name=name)
-            parts.append(new(parts, train))
-        return jnp.concatenate(parts, axis=-1)
+            y, moments = new(parts, moments, train)
+            parts.append(y)
+        return parts, moments
 
 
 class DenseLayer(nn.Module):
@@ -143,17 +148,20 @@ class DenseLayer(nn.Module):
     dropout_rate: float
 
     @nn.compact
-    def __call__(self, parts: list[jax.Array], train: bool) -> jax.Array:
-        """Maps the earlier outputs, each [N, H, W, C_i], to [N, H, W, growth_rate]."""
-        x = jnp.concatenate(parts, axis=-1)
+    def __call__(self, parts: list[jax.Array], moments: jax.Array | None, train: bool) -> tuple[jax.Array, Any]:
+        """Maps the earlier outputs, each [N, H, W, C_i], to ([N, H, W, growth_rate], moments of the earlier outputs).
+
+        `moments` are those of all earlier outputs but the last, see `BatchNorm`.
+        """
+        x, moments = self.norm(name="norm_1")(parts, train, relu, moments=moments)
         convs = [(3, self.growth_rate)]
         if self.bottleneck:
             convs.insert(0, (1, 4 * self.growth_rate))
         for i, (size, features) in enumerate(convs):
-            x = self.norm(name=f"norm_{i + 1}")(x, train, relu)
+            x = x if i == 0 else self.norm(name=f"norm_{i + 1}")(x, train, relu)
             x = self.conv(features, kernel_size=(size, size), name=f"conv_{i + 1}")(x)
             x = Dropout(self.dropout_rate, deterministic=not train, name=f"dropout_{i + 1}")(x)
-        return x
+        return x, moments
 
 
 class Transition(nn.Module):
@@ -170,9 +178,9 @@ class Transition(nn.Module):
     dropout_rate: float
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Maps x [N, H, W, C] to [N, H / 2, W / 2, floor(compression * C)]."""
-        x = self.norm(name="norm")(x, train, relu)
+    def __call__(self, parts: list[jax.Array], moments: jax.Array | None, train: bool) -> jax.Array:
+        """Maps arrays of C channels together to [N, H / 2, W / 2, floor(compression * C)]."""
+        x, _ = self.norm(name="norm")(parts, train, relu, moments=moments)
         x = self.conv(int(x.shape[-1] * self.compression), kernel_size=(1, 1), name="conv")(x)
         x = Dropout(self.dropout_rate, deterministic=not train, name="dropout")(x)
         return nn.avg_pool(x, (2, 2), (2, 2))

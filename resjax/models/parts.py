@@ -112,7 +112,9 @@ def outline(model: nn.Module, image_shape: tuple[int, int, int]) -> Part:
 
 
 def _shape(value: Any) -> tuple[int, ...]:
-    if isinstance(value, (list, tuple)) and value:  # the earlier outputs that a dense layer reads
+    if isinstance(value, tuple):  # beside the batch statistics of the earlier outputs that a dense layer reads
+        value = value[0]
+    if isinstance(value, list):  # the earlier outputs
         return (*value[-1].shape[1:-1], sum(each.shape[-1] for each in value))
     if isinstance(value, dict):
         value = list(value.values())[-1]

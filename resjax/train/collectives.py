@@ -1,20 +1,13 @@
-"""Lists the collectives of a compiled program by parsing its HLO."""
+"""Lists the collectives of a compiled program."""
 
 import collections
 import dataclasses
 import math
-import re
 from typing import Any
 
+from resjax.train.hlo import array_bytes, read_hlo
+
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute", "collective-broadcast")
-_BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4, "s64": 8, "u64": 8, "f64": 8}
-_COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*\) -> .* \{$")
-_COLLECTIVE = re.compile(rf"= (.*?) ({'|'.join(KINDS)})(?:-start)?\(")
-_WHILE = re.compile(r"= .* while\(.*condition=%?([\w.\-]+), body=%?([\w.\-]+)")
-_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
-_CALLED = re.compile(r"(?:to_apply|calls|true_computation|false_computation)=%?([\w.\-]+)")
-_BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
-_ARRAY = re.compile(r"(\w+)\[([\d,]*)\]")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +27,7 @@ class Collective:
     @property
     def bytes(self) -> int:
         """Bytes of the results on one device, over all runs of it."""
-        return self.times * sum(_BYTES.get(dtype, 4) * math.prod(shape) for dtype, shape in self.shapes)
+        return self.times * math.ceil(array_bytes(self.shapes))
 
 
 def collectives(compiled: Any) -> list[Collective]:
@@ -42,32 +35,17 @@ def collectives(compiled: Any) -> list[Collective]:
 
     An asynchronous collective counts once. Both branches of a conditional count.
     """
-    own, inner, name = collections.defaultdict(list), collections.defaultdict(list), None
-    entry = None
-    for line in compiled.as_text().splitlines():
-        if header := _COMPUTATION.match(line):
-            name = header[1]
-            entry = name if line.startswith("ENTRY") else entry
-            continue
-        if found := _COLLECTIVE.search(line):
-            shapes = tuple((t, tuple(map(int, s.split(","))) if s else ()) for t, s in _ARRAY.findall(found[1]))
-            own[name].append(Collective(found[2], shapes))
-        if loop := _WHILE.search(line):
-            trips = _TRIPS.search(line)
-            inner[name].append((loop[2], int(trips[1]) if trips else 1))
-        else:
-            called = _CALLED.findall(line)
-            if branches := _BRANCHES.search(line):
-                called += re.findall(r"[\w.\-]+", branches[1])
-            inner[name] += [(callee, 1) for callee in called]
+    program = read_hlo(compiled.as_text())
 
     def walk(name, times):
-        for collective in own[name]:
-            yield dataclasses.replace(collective, times=times)
-        for callee, trips in inner[name]:
-            yield from walk(callee, times * trips)
+        for each in program.instructions[name].values():
+            kind = each.operation.removesuffix("-start")
+            if kind in KINDS:
+                yield Collective(kind, each.shapes, times)
+            for callee in (*each.branches, *filter(None, [each.callee])):
+                yield from walk(callee, times * each.trips)
 
-    return list(walk(entry, 1))
+    return list(walk(program.entry, 1))
 
 
 def collective_bytes(found: list[Collective]) -> dict[str, int]:

@@ -33,6 +33,7 @@ def kernel(*shape):
     return RNG.normal(size=shape)
 
 
+LINE = np.linspace(0.5, 3, 8), np.linspace(-1, 2, 8)
 OPERATORS = {
     "conv": (functools.partial(conv_cpu, geometry=Geometry(((1, 1), (1, 1)))), X, kernel(3, 3, 4, 3)),
     "conv_strided": (functools.partial(conv_cpu, geometry=Geometry(((1, 1), (2, 0)), 2)), X, kernel(3, 3, 4, 20)),
@@ -51,6 +52,13 @@ OPERATORS = {
         X,
         np.array([0.5, 1, 2, 3]),
         np.array([1.0, 0, -1, 2]),
+    ),
+    "joined_norm": (
+        lambda x, y: normalize(
+            [x, y], moments_of(jnp.concatenate([x, y], -1), jnp.zeros(8)), *LINE, 1e-3, rectified=True
+        ),
+        X,
+        X[::-1] ** 2,
     ),
     "norm": (
         lambda x, scale, bias: normalize(x, moments_of(x, jnp.zeros(4)), scale, bias, 1e-3),

@@ -8,7 +8,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from resjax import InputError, train
-from resjax.layers import MOMENTS, BatchNorm, empty_moments, max_pool, relu
+from resjax.layers import MOMENTS, BatchNorm, empty_moments, max_pool, relu, split_batch
+from resjax.train import batch_sharding, data_mesh
 
 EPSILON, MOMENTUM = 1e-3, 0.7
 AXES = (0, 1, 2)
@@ -129,6 +130,42 @@ def test_pooling_that_comes_along_is_pooling_behind_it(activation, scope):
     dy = _images((4, 4, 3, 6), seed=2)
     for ours, plain in zip(
         *(jax.tree.leaves(run(variables["params"], x, dy, along)) for along in (True, False)), strict=True
+    ):
+        np.testing.assert_allclose(ours, plain, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize(("scope", "devices"), [("global", 1), ("global", 2), (2, 1)])
+def test_several_arrays_are_normalised_as_the_joined_one(train, scope, devices):
+    """Value, statistics and gradients, of a norm that takes the moments of the first array from the norm before it."""
+    x, split = _images((4, 5, 4, 9)), (4, 7)
+    dy = _images((4, 5, 4, 13), seed=2)  # of the results of both norms: 4 channels and 9
+    first, second = _variables(4), _variables(9, seed=1)
+    layer = BatchNorm(epsilon=EPSILON, norm_scope=scope)
+    mesh = data_mesh(jax.devices()[:devices])
+
+    def apart(params, x):
+        a, b, c = jnp.split(x, split, axis=-1)
+        (y, moments), new = layer.apply({**first, "params": params[0]}, [a], train, relu, mutable=["batch_stats"])
+        variables = {**second, "params": params[1]}
+        (z, _), more = layer.apply(variables, [a, b, c], train, relu, moments=moments, mutable=["batch_stats"])
+        return jnp.concatenate([y, z], -1), (new, more)
+
+    def together(params, x):
+        y, new = layer.apply({**first, "params": params[0]}, x[..., :4], train, relu, mutable=["batch_stats"])
+        z, more = layer.apply({**second, "params": params[1]}, x, train, relu, mutable=["batch_stats"])
+        return jnp.concatenate([y, z], -1), (new, more)
+
+    def run(norms, params, x, dy):
+        with split_batch(mesh):
+            y, pull, new = jax.vjp(norms, params, x, has_aux=True)
+        return y, new, pull(dy)
+
+    params = (first["params"], second["params"])
+    x, dy = jax.device_put((x, dy), batch_sharding(mesh))
+    for ours, plain in zip(
+        *(jax.tree.leaves(jax.jit(run, static_argnums=0)(norms, params, x, dy)) for norms in (apart, together)),
+        strict=True,
     ):
         np.testing.assert_allclose(ours, plain, rtol=1e-5, atol=1e-5)
 

@@ -1,6 +1,7 @@
 """Normalising by a batch's own statistics, in few passes over it, with the statistics as each platform is fast at."""
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -24,7 +25,7 @@ _ROWS = 8
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(4, 5, 6, 7))
 def normalize(
-    x: jax.Array,
+    x: jax.Array | Sequence[jax.Array],
     moments: jax.Array,
     scale: jax.Array,
     bias: jax.Array,
@@ -35,6 +36,8 @@ def normalize(
 ) -> jax.Array:
     """Normalises x [.., N, H, W, C] by its `moments`, in float32 (float64 where x is); scale and bias are [C].
 
+    x may be several arrays, which are joined along C; what is kept for the gradient is these, not the joined array.
+
     Its gradient, with that of the moments, takes two sums over the gradient of y, in one pass, and one pass more;
     between devices it sends one message in each direction.
 
@@ -44,6 +47,7 @@ def normalize(
     more axes.
     """
     mean, var = moments
+    x = joined(x)
     y = ((_widened(x) - mean) * (lax.rsqrt(var + epsilon) * scale) + bias).astype(dtype or _dtype(x))
     return _cut(y, y <= 0) if rectified else y
 
@@ -51,36 +55,57 @@ def normalize(
 @normalize.defjvp
 def _tangents(epsilon, mesh, rectified, dtype, primals, tangents):
     """Value and tangents, in the order that transposes to two sums over dy, in one message, and one pass to dx."""
-    (x, (mean, var), scale, bias), (dx, (dmean, dvar), dscale, dbias) = primals, tangents
+    (parts, (mean, var), scale, bias), (dparts, (dmean, dvar), dscale, dbias) = primals, tangents
     y = normalize(*primals, epsilon, mesh, rectified, dtype)
     inverse = lax.rsqrt(var + epsilon)
     factor = inverse * scale
     slope = inverse * dscale - (0.5 * scale) * inverse**3 * dvar
     constant = dbias - factor * dmean
-    of_x, of_others = _widened(dx) * factor, _line(_widened(x) - mean, slope, constant, mesh)
+    several = isinstance(parts, (list, tuple))
+    parts, dparts = (parts, dparts) if several else ((parts,), (dparts,))
+    # Behind a barrier, the sums join the arrays anew: XLA would have the value write the joined array down for them.
+    x = joined([lax.optimization_barrier(part) for part in parts]) if several else parts[0]
+    of_others = _line(_widened(x) - mean, slope, constant, mesh)
+    bias = jnp.broadcast_to(bias, mean.shape)
     if rectified:
-        arrays = jax.tree.map(lax.stop_gradient, (x, y, mean, factor, jnp.broadcast_to(bias, mean.shape)))
-        of_x = _cut(of_x, _is_cut.bind(*arrays, by_x=True))
-        of_others = _cut(of_others, _is_cut.bind(*arrays, by_x=False))
-    return y, (of_x + of_others).astype(y.dtype)
+        of_others = _cut(of_others, _where_cut(x, mean, factor, bias, by_x=False))
+    of_parts, begin = [], 0
+    for part, dpart in zip(parts, dparts, strict=True):
+        of_part = functools.partial(lax.slice_in_dim, start_index=begin, limit_index=begin + part.shape[-1], axis=-1)
+        begin += part.shape[-1]
+        of_x = _widened(dpart) * of_part(factor)
+        if rectified:
+            of_x = _cut(of_x, _where_cut(part, *map(of_part, (mean, factor, bias)), by_x=True))
+        of_parts.append(of_x)
+    return y, (joined(of_parts) + of_others).astype(y.dtype)
+
+
+def joined(x: Any) -> jax.Array:
+    """x itself, or of several arrays the one that they make, joined along their last axis."""
+    if not isinstance(x, (list, tuple)):
+        return x
+    return x[0] if len(x) == 1 else jnp.concatenate(x, axis=-1)
+
+
+def _where_cut(*arrays, by_x):
+    return _is_cut.bind(*map(lax.stop_gradient, arrays), by_x=by_x)
 
 
 def _cut(value, where):
     return jnp.where(where, jnp.zeros((), value.dtype), value)
 
 
-def _is_cut_on_cpu(x, y, mean, factor, bias, *, by_x):
+def _is_cut_on_cpu(x, mean, factor, bias, *, by_x):
     """Where max(.., 0) is 0: one answer, which the value gave already."""
-    del y, by_x
+    del by_x
     return (_widened(x) - mean) * factor + bias <= 0
 
 
-def _is_cut_plain(x, y, mean, factor, bias, *, by_x):
+def _is_cut_plain(x, mean, factor, bias, *, by_x):
     """The sums and dx tell it by x, which both read anyway, each in its own way.
 
     With one answer for both, the kernel of the sums would write down for that of dx what it chose from dy.
     """
-    del y
     if by_x:
         return (_widened(lax.optimization_barrier(x)) - mean) * factor + bias <= 0
     return (_widened(x) - mean) * factor <= -bias
