@@ -69,6 +69,11 @@ def picture(
     return stream.getvalue()
 
 
+def look(i: int) -> dict[str, str]:
+    """Colour and marker of the i-th of several curves; of 36 no two have both in common."""
+    return {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[(i + i // len(COLOURS)) % len(MARKERS)]}
+
+
 def whole_numbers(axes: "Axes") -> None:
     """Puts ticks of the horizontal axis, which counts something, at whole numbers."""
     from matplotlib.ticker import MaxNLocator

@@ -39,6 +39,7 @@ def measure(measurements: Measurements):
 
 def draw(figure, result):
     plain, residual = figure.subplots(1, 2, sharex=True, sharey=True)
+    extent = np.ptp([row["depth"] for row in result["runs"]])
     for axes, kind in ((plain, "plain"), (residual, "residual")):
         rows = [row for row in result["runs"] if row["kind"] == kind]
         if not rows:
@@ -48,8 +49,8 @@ def draw(figure, result):
         for key, label, marks in (("test_error", "test", "C1o-"), ("train_error", "training (as augmented)", "C0s--")):
             # Several runs of one depth are points beside each other, with a line through their means.
             for depth, same in zip(depths, of_depth, strict=True):
-                beside = depth + 0.4 * (np.arange(len(same)) - (len(same) - 1) / 2)
-                axes.plot(beside, [row[key] for row in same], marks[2], color=marks[:2], ms=4)
+                beside = depth + (0.013 * extent or 1) * (np.arange(len(same)) - (len(same) - 1) / 2)
+                axes.plot(beside, [row[key] for row in same], marks[2], color=marks[:2], ms=3.5)
             axes.plot(depths, [np.mean([row[key] for row in same]) for same in of_depth], marks[3:], color=marks[:2])
             axes.plot([], [], marks[2:], color=marks[:2], label=label)
         axes.set(xlabel="layers", title=f"{kind} networks")

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from experiments.runtime.figures import MARKERS
+from experiments.runtime.figures import look
 from experiments.studies.study import Measurements, Study
 from resjax import analysis
 from resjax.analysis import RandomNetwork
@@ -80,24 +80,27 @@ def draw(figure, result):
     for i, kind in enumerate(KINDS):
         depth = SHOWN_DEPTHS[kind]
         label = f"{kind}, {depth} layers"
-        curves.plot(
-            lags, result["autocorrelation"][kind][str(depth)], f"{MARKERS[i]}-", ms=3, color=f"C{i}", label=label
-        )
+        curves.plot(lags, result["autocorrelation"][kind][str(depth)], ms=3, label=label, **look(i))
         correlation, error = (np.array(result[key][kind]) for key in ("correlation", "standard_error"))
         positive = correlation > 0
-        decay.loglog(depths[positive], correlation[positive], f"{MARKERS[i]}-", ms=3, color=f"C{i}", label=kind)
+        decay.loglog(depths[positive], correlation[positive], ms=3, label=kind, **look(i))
         low, high = np.maximum([correlation - error, correlation + error], _FLOOR)
-        decay.fill_between(depths, low, high, color=f"C{i}", alpha=0.2, lw=0)
+        decay.fill_between(depths, low, high, color=look(i)["color"], alpha=0.2, lw=0)
     smooth = np.linspace(2, depths[-1], 200)
     decay.plot(smooth, 2.0**-smooth, "k--", lw=0.8, label="$2^{-L}$")
     decay.plot(smooth, smooth**-0.5, "k:", lw=0.8, label="$L^{-1/2}$")
     curves.set(xlabel="lag (grid points)", ylabel="autocorrelation of df/dx", title="on a grid of [-2, 2]")
-    decay.set(xlabel="layers L", ylabel="correlation of gradients", title=f"between inputs: {result['inputs']}")
+    negative = any(value <= 0 for values in result["correlation"].values() for value in values)
+    decay.set(
+        xlabel=f"layers L{' (not drawn: correlations below 0)' if negative else ''}",
+        ylabel="correlation of gradients",
+        title=f"between inputs: {result['inputs']}",
+    )
     decay.set_ylim(_FLOOR, 2)
     decay.set_xticks(depths, depths, minor=False)
     decay.set_xticks([], minor=True)
-    curves.legend(ncols=2)
-    decay.legend(ncols=2)
+    for axes in (curves, decay):  # below: a curve or a band may be anywhere in the axes
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3, fontsize=7)
     panels = bottom.subplots(1, len(result["covariance"]))
     for axes, (kind, matrix) in zip(panels, result["covariance"].items(), strict=True):
         axes.imshow(np.abs(np.array(matrix)), cmap="magma", vmin=0, vmax=1.5)
@@ -105,7 +108,7 @@ def draw(figure, result):
         axes.set_title(f"{kind}{depth}", fontsize=7)
         axes.set(xticks=[], yticks=[])
         axes.grid(False)
-    panels[0].set_ylabel("|covariance|\non the grid", fontsize=8)
+    panels[0].set_ylabel("|covariance|, black 0\nto yellow 1.5", fontsize=8)
 
 
 def shows(result):

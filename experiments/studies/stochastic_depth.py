@@ -5,7 +5,7 @@ import numpy as np
 from experiments.configs.named import network_text
 from experiments.configs.programs import CIFAR, IMAGENET
 from experiments.evaluation.trained import read_records
-from experiments.runtime.figures import MARKERS, whole_numbers
+from experiments.runtime.figures import look, whole_numbers
 from experiments.studies.study import Measurements, Study, about_runs
 from experiments.training.workdir import read_saved_run
 from resjax import StochasticDepth, analysis
@@ -64,13 +64,14 @@ def draw(figure, result):
     rule = result["with_rule"]
     label = f"linear decay to 0.5: {rule['expected_depth']:.1f} of {rule['blocks']}"
     depths.bar(np.arange(rule["blocks"] + 1), 100 * np.array(rule["depths"]), color="0.8", label=label)
+    drawn = []
     for i, run in enumerate(result["runs"]):
-        if run["is_stochastic"]:
+        if run["is_stochastic"] and run["depths"] not in drawn:  # equal ones would cover each other
             place = np.arange(run["blocks"] + 1)
-            depths.step(place, 100 * np.array(run["depths"]), where="mid", color=f"C{i}", label=run["name"])
-        gradients.plot(
-            run["epochs"], run["gradients"], f"{MARKERS[i % len(MARKERS)]}-", ms=3, color=f"C{i}", label=run["name"]
-        )
+            color = look(i)["color"]
+            depths.step(place, 100 * np.array(run["depths"]), where="mid", color=color, label=run["name"])
+            drawn.append(run["depths"])
+        gradients.plot(run["epochs"], run["gradients"], ms=3, label=run["name"], **look(i))
     depths.set(xlabel="active blocks in a mini-batch", ylabel="fraction of mini-batches (%)")
     gradients.set(xlabel="epoch", ylabel="mean |gradient| of the first convolution", ylim=(0, None))
     for axes in (depths, gradients):
