@@ -155,7 +155,7 @@ def run(options: Options) -> list[dict[str, Any]]:
     if len(paths) > max(_MANY, at_once):
         # In the first batch's time the network is compiled and the workers start.
         rate = (len(paths) - at_once) / (started + seconds - first)
-        text = f"{len(paths):,} images in {seconds:.1f} s: {rate:.0f} a second after the first batch of {at_once}"
+        text = f"{len(paths):,} images in {seconds:.1f} s: {rate:,.1f} a second after the first batch of {at_once}"
         said.print(text, highlight=False, markup=False)
     if options.sheet is not None:
         _write(

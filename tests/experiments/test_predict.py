@@ -49,7 +49,7 @@ def test_files_get_the_probabilities_of_the_network(capsys, folder, tmp_path, mo
     code, out, err = outcome(main, capsys, *arguments)
     found = {line["image"]: line for line in map(json.loads, out.splitlines())}
     assert code == 0 and len(found) == 9 and "broken" in err and "sheet of 8 images" in err
-    assert re.search(r"^9 images in [\d.]+ s: \d+ a second after the first batch of 5$", err, re.M)
+    assert re.search(r"^9 images in [\d.]+ s: [\d.,]+ a second after the first batch of 5$", err, re.M)
     assert "error" in found[str(folder / "a.jpg")]
     model, variables = resjax.from_pretrained(NAME)
     images = load_dataset("cifar10_mini", "test").images[:8]
