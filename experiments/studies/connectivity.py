@@ -65,10 +65,8 @@ def _line(measurements, network):
     fractions = np.linspace(0, 1, options.points)
     curves = {}
     for curve, (matches, resets) in _CURVES.items():
-        losses, errors = analysis.losses_between(
-            model, variables, matched if matches else others, fractions, images, labels, resets,
-            **measurements.predict_options,
-        )  # fmt: skip
+        ends = (variables, matched if matches else others, fractions)
+        losses, errors = analysis.losses_between(model, *ends, images, labels, resets, **measurements.predict_options)
         curves[curve] = {"loss": losses, "error": errors, "barrier": analysis.barrier(losses)}
     return {
         "name": network.name,
