@@ -19,6 +19,7 @@ _CURVES = {
     "matched, BN reset": (True, True),
 }
 """Whether channels are matched, and BN statistics recomputed."""
+_COPY = "a copy with its channels in random order"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +57,7 @@ def _line(measurements, network):
     groups = analysis.exchangeable_channels(model, variables, images)
     if options.other is None:
         rng = np.random.default_rng(seed)
-        name = "a copy with its channels in random order"
+        name = _COPY
         others = analysis.permuted(variables, groups, [rng.permutation(group.size) for group in groups])
     else:
         found = _other(options.other, measurements.options)
@@ -96,7 +97,8 @@ def draw(figure, result):
     axes[1].set(ylabel="test error (%)", title="error", ylim=(0, 100))
     for panel in axes:
         panel.set_xlabel("from the network to the other")
-    axes[0].legend(fontsize=6)
+    # The legend is below: a curve may be anywhere in the axes.
+    axes[0].legend(fontsize=7, loc="upper center", bbox_to_anchor=(1.1, -0.15), ncols=4)
 
 
 def shows(result):
@@ -114,8 +116,11 @@ def shows(result):
     found = result["network"]["curves"]
     before, after = found["as they are"]["barrier"], found["matched, BN reset"]["barrier"]
     verdict = "Agrees" if after < 0.5 * before else "Agrees in part" if after < before else "Does not agree"
+    is_copy = result["network"]["other"] == _COPY
     sentences.append(
-        f"{verdict} with the papers: matching and new BN statistics take the barrier from {before:.2f} to {after:.2f}."
+        f"{verdict} with the papers{', as a copy must' if is_copy else ''}: matching and new BN statistics take the"
+        f" barrier from {before:.2f} to {after:.2f}."
+        f"{' --connectivity.other compares two networks that were trained apart.' if is_copy else ''}"
     )
     return sentences
 

@@ -109,6 +109,7 @@ def draw(figure, result):
     panels[0].set(xlabel="distance (filter lengths)", ylabel="loss", title="on a line")
     logarithmic(panels[0], np.concatenate([np.minimum(found["loss"], _CEILING) for _, found in kinds]))
     panels[0].legend(fontsize=6, loc="upper center")
+    panels[0].set_xticks(np.linspace(kinds[0][1]["line"][0], kinds[0][1]["line"][-1], 5))
     for i, (kind, found) in enumerate(kinds):
         axes = bottom.add_subplot(1, len(kinds), i + 1, projection="3d")
         x, y = np.meshgrid(found["side"], found["side"], indexing="ij")
@@ -124,10 +125,15 @@ def shows(result):
     sentences = []
     for found in result.values():
         centre = np.array(found["loss"])[len(found["loss"]) // 2]
+        rise = (
+            f"is 1 higher at {found['half_width']:.2f}"
+            if _rises(found)
+            else f"is not 1 higher up to {found['line'][-1]:g}"
+        )
+        more = f"{found['bends'] or 'no'} further minim{'um' if found['bends'] == 1 else 'a'}"
         sentences.append(
             f"{found['name']}: on {found['images']} images with the batch's own statistics, the loss is {centre:.2f}."
-            f" It is 1 higher at {found['half_width']:.2f} filter lengths, with"
-            f" {found['bends'] or 'no'} further minim{'um' if found['bends'] == 1 else 'a'} on the line."
+            f" It {rise} filter lengths, with {more} on the line."
         )
     network = result["network"]
     smooth = "Agrees with" if network["bends"] == 0 else "Does not agree with"
@@ -135,7 +141,9 @@ def shows(result):
         f"{smooth} the paper: the surface around a network with skips is"
         f" {'smooth, with one basin' if network['bends'] == 0 else 'not smooth'}."
     )
-    if "plain" in result:
+    if "plain" in result and not (_rises(network) and _rises(result["plain"])):
+        sentences.append("One of the two has no basin on this line, so that their widths are not compared.")
+    elif "plain" in result:
         plain = result["plain"]
         wider = network["half_width"] > plain["half_width"]
         sentences.append(
@@ -144,6 +152,13 @@ def shows(result):
             " chaotic from 56 layers on, and still nearly convex at 20."
         )
     return sentences
+
+
+def _rises(found):
+    """Whether the loss is somewhere 1 above that of the network, on both sides."""
+    losses = np.array(found["loss"], float)
+    centre = len(losses) // 2
+    return min(losses[:centre].max(), losses[centre:].max()) > losses[centre] + 1
 
 
 def _about(measurements):

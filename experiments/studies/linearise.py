@@ -9,6 +9,8 @@ from experiments.studies.study import Measurements, Study, percent
 from resjax import analysis
 from resjax.errors import InputError
 
+_AT_CHANCE = 0.8  # a network that errs more than so many times as often as chance is compared with none
+
 
 @dataclasses.dataclass(frozen=True)
 class Options:
@@ -105,7 +107,9 @@ def shows(result):
             f" {left[len(left) // 2]} left."
         )
     network = result["network"]
-    if "plain" in result:
+    if any(found["harmless_first"][0] > _AT_CHANCE * found["chance"] for found in result.values()):
+        sentences.append("Whether it agrees with the paper is not said: a network is near chance.")
+    elif "plain" in result:
         fractions = [_least(found) / found["nonlinearities"] for found in result.values()]
         better = fractions[0] < fractions[1]
         sentences.append(
