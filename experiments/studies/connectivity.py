@@ -98,7 +98,7 @@ def draw(figure, result):
     for panel in axes:
         panel.set_xlabel("from the network to the other")
     # The legend is below: a curve may be anywhere in the axes.
-    axes[0].legend(fontsize=7, loc="upper center", bbox_to_anchor=(1.1, -0.15), ncols=4)
+    figure.legend(*axes[0].get_legend_handles_labels(), fontsize=7, loc="outside lower center", ncols=4)
 
 
 def shows(result):

@@ -136,10 +136,10 @@ def shows(result):
             f" It {rise} filter lengths, with {more} on the line."
         )
     network = result["network"]
-    smooth = "Agrees with" if network["bends"] == 0 else "Does not agree with"
+    smooth = network["bends"] == 0 and _rises(network)
     sentences.append(
-        f"{smooth} the paper: the surface around a network with skips is"
-        f" {'smooth, with one basin' if network['bends'] == 0 else 'not smooth'}."
+        f"{'Agrees' if smooth else 'Does not agree'} with the paper: the surface around a network with skips"
+        f" {'is smooth, with one basin' if smooth else 'is not smooth' if network['bends'] else 'has no basin'}."
     )
     if "plain" in result and not (_rises(network) and _rises(result["plain"])):
         sentences.append("One of the two has no basin on this line, so that their widths are not compared.")
