@@ -65,7 +65,8 @@ def draw(figure, result):
     for panel, (_, found) in zip(axes, kinds, strict=False):
         shared, n = np.array(found["shared"], float), len(found["blocks"])
         image = panel.imshow(shared, vmin=0, vmax=1, origin="lower", extent=(0.5, n + 0.5, 0.5, n + 0.5))
-        panel.set(xlabel="singular vectors of j", ylabel="Jacobian of i", title=found["name"])
+        panel.set(xlabel="singular vectors of j", ylabel="Jacobian of i")
+        panel.set_title(found["name"], fontsize=8)
         panel.set_facecolor("0.9")
         panel.grid(False)
         whole_numbers(panel)
@@ -74,9 +75,11 @@ def draw(figure, result):
     for (kind, found), color in zip(kinds, ("C0", "C1"), strict=False):
         place = np.arange(len(found["blocks"])) + 1
         overlap.semilogy(place, found["within"], "o-", ms=3.5, color=color, label=f"{kind}: left and right of a block")
-        for side, style in (("left", "--"), ("right", ":")):
+        for side, style in (("left", "s--"), ("right", "^:")):
             spaces = np.array(found[side], float)
-            overlap.semilogy(place[:-1] + 0.5, spaces, style, color=color, label=f"{kind}: {side} of neighbours")
+            overlap.semilogy(
+                place[:-1] + 0.5, spaces, style, ms=3.5, color=color, label=f"{kind}: {side} of neighbours"
+            )
         values.semilogy(place, np.array(found["singular_values"])[:, 0], "o-", ms=3.5, color=color, label=kind)
         values.semilogy(place, np.array(found["singular_values"])[:, -1], ":", color=color)
     overlap.semilogy(place, found["random"], color="gray", lw=0.8, label="random spaces")
@@ -84,7 +87,9 @@ def draw(figure, result):
     values.set(xlabel="block that keeps the shape", title="largest, k-th (dotted) singular value")
     for panel in (overlap, values):
         whole_numbers(panel)
-        panel.legend(fontsize=6)
+    # The legend is below: a curve may be anywhere in the axes.
+    figure.legend(*overlap.get_legend_handles_labels(), fontsize=7, loc="outside lower center", ncols=4)
+    values.legend(fontsize=6)
 
 
 def shows(result):
