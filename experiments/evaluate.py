@@ -55,8 +55,8 @@ class Options(QuestionOptions):
     """Evaluates a network on all test images of its dataset, each exactly once, as training does."""
 
     of: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|NAME|FILE")]
-    """The workdir of a run of any command; a name of resjax.list_pretrained(); a directory of resjax.save_pretrained;
-    or, with --model, a file of PyTorch weights."""
+    """A run of any command, by its workdir, or trained weights: a name of resjax.list_pretrained(); a directory of
+    resjax.save_pretrained; or, with --model, a file of PyTorch weights."""
     model: str | None = None
     """Network of a file of PyTorch weights, e.g. resnet_18."""
     weights_key: str | None = None

@@ -57,8 +57,8 @@ class Options(WeightsOptions):
     """
 
     of: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|NAME|FILE")]
-    """A name of resjax.list_pretrained(), also of timm, torchvision or the hub; a folder of resjax.save_pretrained; the
-    workdir of a run; or a file of PyTorch's weights, with --model."""
+    """A run, by its workdir, or trained weights: a name of resjax.list_pretrained(), also of timm, torchvision or the
+    hub; a folder of resjax.save_pretrained; or a file of PyTorch's weights, with --model."""
     to: Literal["stablehlo", "onnx", "torch", "savedweights"]
     """What to write; stablehlo: one program of jax.export for CPU, CUDA and TPU. onnx: for ONNX Runtime and others.
     torch: a .safetensors that timm or torchvision loads. savedweights: a folder of resjax.from_pretrained."""

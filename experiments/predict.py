@@ -51,9 +51,9 @@ class Options(WeightsOptions):
     """
 
     weights: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|NAME")]
-    """A name of resjax.list_pretrained(), also of timm, torchvision or the hub; a folder of resjax.save_pretrained;
-    the workdir of a run of experiments.cifar, experiments.imagenet or experiments.segmentation; or a file of PyTorch's
-    weights, with --model."""
+    """A run, by its workdir, or trained weights: a name of resjax.list_pretrained(), also of timm, torchvision or the
+    hub; a folder of resjax.save_pretrained; or a file of PyTorch's weights, with --model. Runs are of
+    experiments.cifar, experiments.imagenet or experiments.segmentation."""
     images: Annotated[
         tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="FILE|DIR|- ..", help_behavior_hint="(required)")
     ]

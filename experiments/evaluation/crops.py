@@ -55,8 +55,8 @@ class Evaluation(QuestionOptions):
     """Evaluates a network on the test images of a dataset, each exactly once."""
 
     of: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|NAME|FILE")]
-    """The workdir of a run of experiments.imagenet; a name of resjax.list_pretrained(); a folder of
-    resjax.save_pretrained; or, with --model, a .safetensors or .pth file of PyTorch's weights."""
+    """A run of experiments.imagenet, by its workdir, or trained weights: a name of resjax.list_pretrained(); a folder
+    of resjax.save_pretrained; or, with --model, a .safetensors or .pth file of PyTorch's weights."""
     checkpoint: Literal["latest", "best"] = "latest"
     """Which of the run's checkpoints."""
     model: str | None = None

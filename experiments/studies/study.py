@@ -28,7 +28,7 @@ class CommonOptions:
     """What to analyse, and how thoroughly. The defaults suit a CPU. The papers used all images and more draws."""
 
     of: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN|NAME|FILE ..")] = ()
-    """The workdir of a run of experiments.cifar; a name of resjax.list_pretrained(); a folder of
+    """A run of experiments.cifar, by its workdir, or trained weights: a name of resjax.list_pretrained(); a folder of
     resjax.save_pretrained; or, with --model, a file of PyTorch weights. degradation and stochastic_depth compare
     several runs."""
     checkpoint: Literal["latest", "best"] = "latest"
