@@ -41,6 +41,7 @@ class ProcessGroup:
       flags: more of the command's; "{process}" in them is the number of the process.
       command: `TINY` or `COMMAND`.
       line: the port of process 0 -> the port by which the others reach it.
+      largest_file: bytes that a file may have, as on a disk that is full; None: any number.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class ProcessGroup:
         *flags: str,
         command: tuple[str, ...] = TINY,
         line: Callable[[int], int] = lambda port: port,
+        largest_file: int | None = None,
     ):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -63,7 +65,7 @@ class ProcessGroup:
             own = [flag.replace("{process}", str(i)) for flag in flags]
             (_, module, *first) = command
             whole = [*first, "--workdir", str(workdir), *own, *(together if count > 1 else ())]
-            prepare = functools.partial(_prepare, dict(os.environ), devices)
+            prepare = functools.partial(_prepare, dict(os.environ), devices, largest_file)
             self.processes.append(_FORKS.Process(target=_run, args=(module, whole, log, prepare)))
             self.processes[-1].start()
 
@@ -106,6 +108,10 @@ class ProcessGroup:
         """SIGTERM."""
         self.processes[index].terminate()
 
+    def send(self, index: int, signum: int) -> None:
+        """Any signal."""
+        os.kill(self.processes[index].pid, signum)
+
     def finish(self, timeout: float = 1800) -> list[int]:
         """Exit codes, when all have ended; -N for a signal."""
         deadline = time.monotonic() + timeout
@@ -122,11 +128,13 @@ def _run(module, arguments, log, prepare) -> None:
         atexit._run_exitfuncs()  # multiprocessing leaves them out; JAX's waits for the other processes
 
 
-def _prepare(environment, devices) -> None:
+def _prepare(environment, devices, largest_file) -> None:
     os.chdir(ROOT)
     os.environ.clear()
     os.environ.update(environment)
     jax.config.update("jax_num_cpu_devices", devices)
+    if largest_file is not None:
+        child.only_files_up_to(largest_file)
 
 
 def saved_steps(workdir: pathlib.Path) -> list[int]:
