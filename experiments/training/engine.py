@@ -17,6 +17,7 @@ from experiments.configs.base import RunConfig
 from experiments.inputs.batches import count_images
 from experiments.runtime.exit_codes import TrainingError
 from experiments.runtime.interrupt import Interrupted, InterruptRequest
+from experiments.runtime.memory import give_back_memory
 from experiments.training.agreement import Agreement, Decision, Pace
 from experiments.training.curves import Rates
 from experiments.training.progress import ProgressDisplay
@@ -298,5 +299,6 @@ class Engine:
         failed = [NO_FAILURE if train.is_finite(state) else self._step for state in states]
         self._check_finite(failed, "a parameter, or a statistic, is not finite after")
         self.runs.save(states, self._source.split(self._totals), self._epoch_seconds)
+        give_back_memory()
         self._last_save = time.monotonic()
         self._agreement.saved()
