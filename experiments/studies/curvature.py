@@ -9,6 +9,7 @@ from experiments.studies.study import Measurements, Study
 from resjax import analysis
 from resjax.errors import InputError
 
+_APART = 10  # from so many times the other's range of eigenvalues on, the axis is logarithmic outside of that one
 _ISOLATED = 10  # an eigenvalue stands apart from so many times the tenth largest on
 
 
@@ -64,6 +65,9 @@ def draw(figure, result):
         values = np.array(found["density"])
         density.semilogy(found["grid"], np.maximum(values, 1e-9), color=color, label=found["name"])
         top.plot(np.arange(len(found["top"])) + 1, found["top"], "o-", ms=4, color=color, label=f"{kind}: Ritz values")
+    spreads = [found["grid"][-1] - found["grid"][0] for found in result.values()]
+    if max(spreads) > _APART * min(spreads):
+        density.set_xscale("symlog", linthresh=min(spreads) / 2)
     density.set(xlabel="eigenvalue", ylabel="density", ylim=(1e-7, None), title="spectral density")
     top.set(xlabel="rank", ylabel="eigenvalue", title="largest, from below")
     whole_numbers(top)
@@ -87,8 +91,11 @@ def shows(result):
         f" {'stands' if isolated else 'does not stand'} apart; the {len(network['top'])}th largest is {tenth:.3g}."
     )
     if "plain" in result:
-        sharper = result["plain"]["largest"] > network["largest"]
-        sentences.append(f"Without skips, the largest eigenvalue is {'larger' if sharper else 'not larger'}.")
+        plain, own = (max(abs(found["largest"]), abs(found["smallest"])) for found in (result["plain"], network))
+        sentences.append(
+            f"Without skips, the largest eigenvalue by magnitude is {'larger' if plain > own else 'not larger'}"
+            f" ({plain:.3g} and {own:.3g})."
+        )
     return sentences
 
 
