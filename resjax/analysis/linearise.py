@@ -105,10 +105,12 @@ def _activate_apart(layer, args, kwargs, context):
     if context.method_name != "__call__" or not isinstance(context.module, BatchNorm):
         return layer(*args, **kwargs)
     given = inspect.signature(BatchNorm.__call__).bind(context.module, *args, **kwargs).arguments
-    y = layer(given["x"], given["train"])
+    result = layer(given["x"], given["train"])
+    y, *moments = result if isinstance(result, tuple) else (result,)
     for behind in ("activation", "pool"):
         y = y if given.get(behind) is None else given[behind](y)
-    return y
+    # Unused: each norm computes those of all its channels.
+    return (y, *moments) if moments else y
 
 
 def _count(jaxpr, name):

@@ -58,7 +58,8 @@ def layer_responses(
             module = context.module
             if isinstance(module, BatchNorm) and context.method_name == "__call__" and module.name != "shortcut_norm":
                 names.append("/".join(module.path))
-                values = y.astype(jnp.promote_types(y.dtype, jnp.float32))
+                response = y[0] if isinstance(y, tuple) else y  # of several arrays: and their moments
+                values = response.astype(jnp.promote_types(response.dtype, jnp.float32))
                 weight = valid[:, None, None, None] / (valid.sum() * values[0].size)
                 mean = (values * weight).sum()
                 found.append((mean, (jnp.square(values - mean) * weight).sum()))

@@ -108,7 +108,7 @@ def test_commands_parse(name, outcome_of):
         ("cifar --config resnet_20 --epocs 3", "epocs"),
         ("imagenet evaluate RUN --modes ten_crops", "modes"),
         ("analyse lesions RUN", "lesion"),
-        ("evaluate", "required"),
+        ("evaluate", "missing"),
     ],
 )
 def test_a_command_that_does_not_exist_is_found(line, said, outcome_of):

@@ -71,7 +71,7 @@ def test_a_mistake_is_named_in_one_line_and_exits_with_2(capsys, tmp_path, monke
     [
         (["--batchsize", "32"], "--batch_size"),
         (["--optimizer.lr", "0.1"], "--optimizer"),
-        (["--epochs", "three"], "--epochs INT"),
+        (["--epochs", "three"], "--epochs: expected INT"),
         (["--schedule.kind", "cosin"], "'cosine'"),
         (["--dtype", "float16"], "'bfloat16'"),
         (["--augmentation.cutout", "-4"], "cutout: expected a value >= 0, got -4"),

@@ -78,12 +78,18 @@ def test_ctrl_c_that_a_library_swallows_still_ends_the_command():
         assert process.stderr.read() == "stopped by Ctrl-C; nothing was written\n"
 
 
-@pytest.mark.parametrize("imported", ["experiments", "jax.numpy"])
-def test_ctrl_c_while_a_command_is_imported_ends_in_one_line(imported):
-    with _start("-X", "importtime", "-m", "experiments.cifar", "--help") as process:
+@pytest.mark.parametrize(
+    ("imported", "flag", "kept"),
+    [
+        ("experiments", "--help", "nothing was running"),
+        ("jax.numpy", "--dry_run", "nothing was saved since the last checkpoint"),
+    ],
+)
+def test_ctrl_c_while_a_command_is_imported_ends_in_one_line(imported, flag, kept):
+    with _start("-X", "importtime", "-m", "experiments.cifar", "--config", "resnet_20", flag) as process:
         while not (line := process.stderr.readline()).rstrip().endswith(f" {imported}"):
             assert line
         process.send_signal(signal.SIGINT)
         rest = process.stderr.read()
         assert process.wait(timeout=60) == 130
-    assert "Traceback" not in rest and rest.endswith("stopped by Ctrl-C; nothing was running\n")
+    assert "Traceback" not in rest and rest.endswith(f"stopped by Ctrl-C; {kept}\n")
