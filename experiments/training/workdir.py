@@ -14,6 +14,7 @@ from rich.console import Console
 from experiments.configs.base import RunConfig, flatten
 from experiments.configs.model import differing
 from experiments.configs.programs import TAKERS, SavedRun, program_of_fields, whole_fields
+from experiments.runtime.exit_codes import TrainingError
 from experiments.runtime.files import read_json, read_text, to_json, write
 from experiments.runtime.lock import NAME as LOCK
 from experiments.runtime.lock import FolderLock
@@ -242,14 +243,23 @@ class Workdir:
         return summary
 
     def write_summary(self, summary: dict[str, Any]) -> None:
-        """Writes summary.json, unless it already holds the same steps and seconds: nothing was trained since."""
+        """Writes summary.json, unless it already holds the same steps and seconds: nothing was trained since.
+
+        Raises:
+          TrainingError: if it cannot be written, or the folder was removed or moved.
+        """
         try:
             there = self.read_summary()
             if all(there.get(key) == summary[key] for key in ("steps", "train_seconds", "test_seconds")):
                 return
         except InputError:
             pass  # missing or damaged
-        self._write(self._summary, summary)
+        try:
+            self._write(self._summary, summary)
+        except OSError as error:
+            raise TrainingError(
+                f"{error}. All epochs are trained: once {self._summary.name} can be written, run the same command again."
+            ) from error
 
     def _write(self, path: pathlib.Path, contents: str | dict[str, Any]) -> None:
         if self.writes:

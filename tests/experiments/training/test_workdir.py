@@ -10,6 +10,7 @@ from rich.console import Console
 
 from experiments.configs import imagenet
 from experiments.configs.cifar import CONFIGS
+from experiments.runtime.exit_codes import TrainingError
 from experiments.training.workdir import Workdir, data_differences, default_workdir, open_workdir, read_saved_run
 from resjax import InputError
 
@@ -163,6 +164,8 @@ def test_a_workdir_that_is_removed_while_a_run_writes_to_it_is_not_made_again(tm
     shutil.rmtree(tmp_path / "run")
     with pytest.raises(OSError, match="was removed, or moved, while this run wrote to it"):
         workdir.append_metrics({"step": 1})
+    with pytest.raises(TrainingError, match="was removed, or moved, .*: once summary.json can be written"):
+        workdir.write_summary({"steps": 1})
     assert not (tmp_path / "run").exists()
     workdir.release()
 
