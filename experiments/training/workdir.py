@@ -258,7 +258,7 @@ class Workdir:
             self._write(self._summary, summary)
         except OSError as error:
             raise TrainingError(
-                f"{error}. All epochs are trained: once {self._summary.name} can be written, run the same command again."
+                f"{error}. All epochs are trained: once {self._summary.name} can be written, run the same command."
             ) from error
 
     def _write(self, path: pathlib.Path, contents: str | dict[str, Any]) -> None:
