@@ -30,7 +30,8 @@ from experiments.runtime.arguments import read_options, subject_first
 from experiments.runtime.backend import prepare_backend
 from experiments.runtime.exit_codes import exit_code
 from experiments.runtime.files import without_folders, write
-from resjax.data.images import default_workers
+from resjax.data.images import BrokenImage, default_workers
+from resjax.data.images.encoded import file_bytes
 from resjax.data.masks import read_image, resized
 from resjax.errors import InputError, printable
 
@@ -210,9 +211,9 @@ def _see_pixels(options: Options, paths: Sequence[str], broken: Callable[[str, s
     names = segmenter.class_names
     for path in paths:
         try:
-            image = resized(read_image(pathlib.Path(path).read_bytes(), path), segmenter.longer_side)
-        except (OSError, InputError) as error:
-            broken(path, getattr(error, "strerror", None) or str(error).removeprefix(f"{path}: "))
+            image = resized(read_image(file_bytes(path), path), segmenter.longer_side)
+        except (BrokenImage, InputError) as error:
+            broken(path, str(error).removeprefix(f"{path}: "))
             continue
         mask = probabilities(image).argmax(-1).astype(np.uint8)
         fractions = np.bincount(mask.ravel(), minlength=len(names)) / mask.size

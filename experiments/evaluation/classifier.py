@@ -17,8 +17,8 @@ from experiments.evaluation.trained import load_run, read_network
 from experiments.inputs.photographs import NORMALIZE, known_input, normalization
 from experiments.training.workdir import Workdir, is_run, read_saved_run
 from resjax import create_model, from_pretrained, load_torch_weights, model_info, preprocessing, pretrained_info
-from resjax.data.images import BrokenImage, ImageStream, StreamConfig, require_decoders
-from resjax.data.images.encoded import SUFFIXES
+from resjax.data.images import ImageStream, StreamConfig, require_decoders
+from resjax.data.images.encoded import SUFFIXES, file_bytes
 from resjax.data.normalization import Normalization
 from resjax.errors import InputError
 from resjax.interop.network_input import Preprocessing
@@ -153,10 +153,7 @@ class ImageFiles:
         return len(self._paths)
 
     def read(self, index: int) -> tuple[bytes, int]:
-        try:
-            return pathlib.Path(self._paths[index]).read_bytes(), index
-        except OSError as error:
-            raise BrokenImage(error.strerror or str(error)) from error
+        return file_bytes(self._paths[index]), index
 
     def name(self, index: int) -> str:
         return self._paths[index]

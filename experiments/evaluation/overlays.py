@@ -23,6 +23,7 @@ from experiments.training.workdir import Workdir, is_run, read_saved_run
 from resjax import from_pretrained, preprocessing, pretrained_info, train
 from resjax.data import mask_dataset_info
 from resjax.data.augment.options import IGNORED
+from resjax.data.images.encoded import BrokenImage, file_bytes
 from resjax.data.masks import read_image, resized
 from resjax.errors import InputError
 from resjax.interop.network_input import Preprocessing
@@ -184,9 +185,9 @@ def _read_images(options: Prediction, config: SegmentationConfig):
             yield f"{split}_{i:05}", image[:height, :width], mask[:height, :width]
     for path in map(pathlib.Path, options.images):
         try:
-            image = read_image(path.read_bytes(), f"--images {path}")
-        except OSError as error:
-            raise InputError(f"--images {path}: cannot be read ({error.strerror})") from None
+            image = read_image(file_bytes(path), f"--images {path}")
+        except BrokenImage as error:
+            raise InputError(f"--images {path}: {error}") from None
         yield path.stem, resized(image, config.longer_side), None
 
 

@@ -13,6 +13,8 @@ from resjax.errors import InputError
 from resjax.jax_versions import say_known_issues
 
 _PATIENCE, _DAY = "--xla_cpu_collective_call_terminate_timeout_seconds", 86_400
+# XLA ends a process whose flags it does not know.
+_PATIENT = (0, 8)
 
 
 def prepare_backend(batch_sizes: Sequence[int], compilation_cache: str, processes: int = 1) -> None:
@@ -23,8 +25,8 @@ def prepare_backend(batch_sizes: Sequence[int], compilation_cache: str, processe
     times faster than the whole batch on one. A number of devices set by the user (JAX_NUM_CPU_DEVICES, XLA_FLAGS) is
     kept, and so is a JAX that has already started. A jaxlib with a known fault causes a warning on standard error.
 
-    Devices of a CPU wait for each other as long as it takes: XLA ends a program, without a word to its user, where one
-    of them comes 40 seconds after another, as happens on a machine that others use.
+    Devices of a CPU wait for each other as long as it takes, from JAX 0.8 on: XLA ends a program, without a word to its
+    user, where one of them comes 40 seconds after another, as happens on a machine that others use.
 
     Args:
       batch_sizes: sizes of the batches that will be split over the devices.
@@ -39,7 +41,7 @@ def prepare_backend(batch_sizes: Sequence[int], compilation_cache: str, processe
     if faulty := say_known_issues(jaxlib.__version__, {"cuda": "gpu", "rocm": "gpu"}.get(platform, platform)):
         print(faulty, file=sys.stderr)
     flags = os.environ.get("XLA_FLAGS", "")
-    if _PATIENCE not in flags:
+    if _PATIENCE not in flags and jax.__version_info__ >= _PATIENT:
         os.environ["XLA_FLAGS"] = f"{flags} {_PATIENCE}={_DAY}".strip()
     if jax.config.jax_num_cpu_devices < 1 and "host_platform_device_count" not in flags:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from resjax.data.images.encoded import MOST_PIXELS
+from resjax.data.images.encoded import MOST_PIXELS, BrokenImage, file_bytes
 from resjax.data.images.views import CentralPart
 from resjax.data.masks.reading import read_image
 from resjax.data.resize import INTERPOLATIONS, resize
@@ -213,9 +213,9 @@ def _pixels(image: Any, index: int) -> np.ndarray:
     if isinstance(image, (str, os.PathLike)):
         path = pathlib.Path(image).expanduser()
         try:
-            return read_image(path.read_bytes(), str(path))
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
+            return read_image(file_bytes(path), str(path))
+        except BrokenImage as error:
+            raise InputError(f"{path}: {error}") from None
     if _is_pillow(image) and not image.mode.startswith(("I", "F")):  # those have no 8 bits
         from PIL import ImageOps
 

@@ -1,5 +1,7 @@
 """Weights with their preprocessing: `resjax.preprocessing`."""
 
+import os
+
 import jax
 import numpy as np
 import pytest
@@ -105,6 +107,12 @@ def test_a_batch_far_from_the_training_images_is_said_once(change):
     preprocess(change(natural(4, 24, 24, 3)))
 
 
+def test_a_pipe_is_no_image(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")  # reading it would never end
+    with pytest.raises(InputError, match="pipe.png: no regular file"):
+        preprocessing_of(ABOUT, "x")(tmp_path / "pipe.png")
+
+
 @pytest.mark.parametrize(
     "images, message",
     [
@@ -112,7 +120,7 @@ def test_a_batch_far_from_the_training_images_is_said_once(change):
         (natural(2, 8, 8, 4), r"leaves an alpha channel out"),
         (natural(2, 3, 8, 9), r"images.transpose\(0, 2, 3, 1\) puts the channels last"),
         (natural(8, 8), r"expected uint8 \[N, H, W, C\] or \[H, W, C\], got shape \(8, 8\)"),
-        ("no_such.jpg", "no_such.jpg: cannot be read"),
+        ("no_such.jpg", "no_such.jpg: No such file or directory"),
         (str(ROOT / "README.md"), "README.md: damaged or no image"),
         ([], "at least one"),
         (3, "got int"),

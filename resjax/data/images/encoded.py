@@ -5,6 +5,8 @@ goes through Pillow. The kind of a file is told by its first bytes, not by its n
 """
 
 import io
+import os
+import stat
 from typing import Any
 
 import numpy as np
@@ -53,7 +55,25 @@ MOST_PIXELS = 2**30 // 12
 
 
 class BrokenImage(Exception):
-    """The image cannot be decoded. The message says why, but not which file it is."""
+    """The image cannot be read or decoded. The message says why, but not which file it is."""
+
+
+def file_bytes(path: str | os.PathLike[str]) -> bytes:
+    """The bytes of an image's file.
+
+    Raises:
+      BrokenImage: for a file that cannot be read, has more bytes than an image, or is a pipe or a device.
+    """
+    try:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):  # reading a pipe or a device may never end
+            raise BrokenImage("no regular file")
+        if status.st_size > LARGEST_FILE:
+            raise BrokenImage(f"has {status.st_size:,} bytes, more than an image")
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise BrokenImage(error.strerror or str(error)) from error
 
 
 def require_decoders() -> None:

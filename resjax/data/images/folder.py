@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from resjax.data.images.encoded import LARGEST_FILE, READ_FORMATS, BrokenImage
+from resjax.data.images.encoded import READ_FORMATS, BrokenImage, file_bytes
 from resjax.data.images.labels import expected_lists, find_list, read_labelled
 from resjax.data.images.layout import (
     TEST,
@@ -53,13 +53,7 @@ class FolderImages:
         return len(self._files)
 
     def read(self, index: int) -> tuple[bytes, int]:
-        if self._sizes[index] > LARGEST_FILE:
-            raise BrokenImage(f"has {self._sizes[index]:,} bytes, more than an image")
-        try:
-            with open(self.name(index), "rb") as file:
-                return file.read(), int(self._labels[index])
-        except OSError as error:
-            raise BrokenImage(error.strerror or str(error)) from error
+        return file_bytes(self.name(index)), int(self._labels[index])
 
     def name(self, index: int) -> str:
         return os.path.join(self._folder, os.fsdecode(bytes(self._files[index])))

@@ -12,7 +12,7 @@ import numpy as np
 from resjax.data.augment.options import IGNORED
 from resjax.data.formats.stored_array import memory_size
 from resjax.data.formats.tfds_directory import data_roots, example_features, find_version, open_split
-from resjax.data.images.encoded import LARGEST_FILE
+from resjax.data.images.encoded import BrokenImage, file_bytes
 from resjax.data.masks import shapes
 from resjax.data.masks.catalog import MaskDatasetInfo, mask_dataset_info
 from resjax.data.masks.labels import LabelTable, label_table
@@ -245,13 +245,9 @@ def _folder_pairs(files: Sequence[Listed], table: LabelTable, longer_side: int, 
 
 def _bytes(path: Path) -> bytes:
     try:
-        if not path.is_file():  # reading a pipe or a device may never end
-            raise InputError(f"{path}: no regular file")
-        if (size := path.stat().st_size) > LARGEST_FILE:
-            raise InputError(f"{path}: has {size:,} bytes, more than an image")
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+        return file_bytes(path)
+    except BrokenImage as error:
+        raise InputError(f"{path}: {error}") from None
 
 
 def _prepared_pairs(

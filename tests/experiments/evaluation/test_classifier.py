@@ -1,5 +1,7 @@
 """A classifier from a run or from weights; what says too little of itself is refused with the way out."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -40,3 +42,9 @@ def test_a_run_that_classifies_no_photographs_is_refused(tmp_path, configs, mess
 def test_a_file_that_is_gone_is_a_broken_image(tmp_path):
     with pytest.raises(BrokenImage, match="No such file or directory"):
         ImageFiles([str(tmp_path / "gone.png")]).read(0)
+
+
+def test_a_pipe_among_the_files_is_a_broken_image(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")  # reading it would never end
+    with pytest.raises(BrokenImage, match="no regular file"):
+        ImageFiles([str(tmp_path / "pipe.png")]).read(0)
