@@ -108,10 +108,12 @@ class Engine:
                     raise
                 states = self._source.split(self._state)
                 return states if len(states) > 1 else states[0]
-        except (jax.errors.JaxRuntimeError, StreamError, train.CheckpointError, OSError) as error:
+        except (jax.errors.JaxRuntimeError, ValueError, StreamError, train.CheckpointError, OSError) as error:
             what, way_out = str(error), "Run the same command again to resume."
-            if isinstance(error, jax.errors.JaxRuntimeError):
-                if jax.process_count() == 1:
+            if not isinstance(error, (StreamError, train.CheckpointError, OSError)):
+                # A failed message is a ValueError where XLA runs the program before it returns.
+                is_runtime = isinstance(error, jax.errors.JaxRuntimeError) or "Gloo" in what
+                if jax.process_count() == 1 or not is_runtime:
                     raise
                 what = f"the devices of another process no longer answer ({what.splitlines()[0][:200]})"
                 way_out = "Run the same commands again to resume."
