@@ -12,7 +12,7 @@ import platformdirs
 from resjax.errors import InputError
 from resjax.jax_versions import say_known_issues
 
-_PATIENCE, _DAY = "--xla_cpu_collective_call_terminate_timeout_seconds", 86_400
+_PATIENCE, _HALF_AN_HOUR = "--xla_cpu_collective_call_terminate_timeout_seconds", 1_800
 # XLA ends a process whose flags it does not know.
 _PATIENT = (0, 8)
 
@@ -25,7 +25,7 @@ def prepare_backend(batch_sizes: Sequence[int], compilation_cache: str, processe
     times faster than the whole batch on one. A number of devices set by the user (JAX_NUM_CPU_DEVICES, XLA_FLAGS) is
     kept, and so is a JAX that has already started. A jaxlib with a known fault causes a warning on standard error.
 
-    Devices of a CPU wait for each other as long as it takes, from JAX 0.8 on: XLA ends a program, without a word to its
+    Devices of a CPU wait for each other for half an hour, from JAX 0.8 on: XLA ends a program, without a word to its
     user, where one of them comes 40 seconds after another, as happens on a machine that others use.
 
     Args:
@@ -42,7 +42,7 @@ def prepare_backend(batch_sizes: Sequence[int], compilation_cache: str, processe
         print(faulty, file=sys.stderr)
     flags = os.environ.get("XLA_FLAGS", "")
     if _PATIENCE not in flags and jax.__version_info__ >= _PATIENT:
-        os.environ["XLA_FLAGS"] = f"{flags} {_PATIENCE}={_DAY}".strip()
+        os.environ["XLA_FLAGS"] = f"{flags} {_PATIENCE}={_HALF_AN_HOUR}".strip()
     if jax.config.jax_num_cpu_devices < 1 and "host_platform_device_count" not in flags:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         devices = max(

@@ -174,7 +174,9 @@ class _Linearised:
 
     def pull_one(self, i, cotangents):
         """Through the branch of block i: the norm of its kernels' gradients, and the gradient before it."""
-        return _pull_one(self._branches[i], self._behind(i, cotangents))
+        # Kernels' gradients are sums over all devices. Several such programs at once may each hold a thread of a CPU
+        # with one device's part, and wait for the other parts, which have no thread left.
+        return jax.block_until_ready(_pull_one(self._branches[i], self._behind(i, cotangents)))
 
     def pull_past(self, i, cotangents):
         """Through the shortcut of block i."""

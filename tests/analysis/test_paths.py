@@ -9,6 +9,7 @@ import optax
 import pytest
 
 from resjax import InputError, analysis, train
+from resjax.analysis.paths import _Linearised
 from resjax.models import VGG, PreActResNet, restack
 
 MODEL = PreActResNet(stage_sizes=(2, 2), widths=(3, 4))
@@ -105,6 +106,15 @@ def test_a_block_learns_through_the_later_blocks_of_the_path(variables):
             same = paths[:, i] & np.all(paths[:, i + 1 :] == later, axis=1)
             np.testing.assert_allclose(norms[same, i], norms[same, i][0], rtol=1e-4)
     assert len(np.unique(norms[paths[:, 0], 0].round(5))) == 8
+
+
+def test_sums_over_devices_are_there_before_the_next_are_asked_for(variables):
+    """Parts of programs that wait for other parts hold threads which those need: on two cores all would wait."""
+    chain = _Linearised(MODEL, variables, IMAGES, LABELS, train.data_mesh(jax.devices()[:2]))
+    cotangents = chain.cotangents
+    for i in reversed(range(4)):
+        norm, cotangents = chain.pull_one(i, cotangents)
+        assert norm.is_ready() and cotangents.is_ready()
 
 
 @pytest.mark.quick

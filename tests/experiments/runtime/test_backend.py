@@ -33,5 +33,5 @@ print(os.environ["XLA_FLAGS"])
     environment = os.environ | {"XLA_FLAGS": given, "JAX_PLATFORMS": "cpu"}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    expected = f"{WAITS}=86400" if jax.__version_info__ >= (0, 8) else ""
+    expected = f"{WAITS}=1800" if jax.__version_info__ >= (0, 8) else ""
     assert done.stdout.strip() == (given or expected)
