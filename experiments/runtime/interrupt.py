@@ -2,8 +2,10 @@
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
+from typing import Any
 
 _GRACE_SECONDS = 3.0
 """How long a first Ctrl-C may take to end a command that keeps no state."""
@@ -105,6 +107,7 @@ class PromptInterrupt:
             if signal.getsignal(signal.SIGINT) is end_quietly:
                 signal.signal(signal.SIGINT, signal.default_int_handler)
                 self._then = end_quietly
+            self._hook, sys.unraisablehook = sys.unraisablehook, self._unraisable
             self._watch.__enter__()
         return self
 
@@ -112,8 +115,14 @@ class PromptInterrupt:
         self._done.set()
         if self._in_main:
             self._watch.__exit__(*error)
+            sys.unraisablehook = self._hook
             if hasattr(self, "_then"):  # the interpreter only has to shut down
                 signal.signal(signal.SIGINT, self._then)
+
+    def _unraisable(self, raised: Any) -> None:
+        """Says nothing of a KeyboardInterrupt in a callback of the garbage collector, as JAX has one: none comes of it."""
+        if not issubclass(raised.exc_type, KeyboardInterrupt):
+            self._hook(raised)
 
     def _end(self, signum: int) -> None:
         if signum == signal.SIGINT and not self._done.wait(_GRACE_SECONDS):

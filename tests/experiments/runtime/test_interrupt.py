@@ -17,6 +17,22 @@ REQUEST = (
     "import time; from experiments.runtime.interrupt import InterruptRequest\n"
     "with InterruptRequest():\n    print('ready', flush=True); time.sleep(60)"
 )
+IN_CALLBACK = """
+import gc, os, signal, time
+from experiments.runtime.exit_codes import exit_code
+
+def interrupted(*arguments):
+    gc.callbacks.remove(interrupted)
+    os.kill(os.getpid(), signal.SIGINT)
+
+def command():
+    gc.callbacks.append(interrupted)
+    gc.collect()
+    time.sleep(20)
+
+raise SystemExit(exit_code(command, "nothing was written"))
+"""
+
 SWALLOW = """
 import time
 from experiments.runtime.exit_codes import exit_code
@@ -74,6 +90,12 @@ def test_ctrl_c_that_a_library_swallows_still_ends_the_command():
     with _start("-c", SWALLOW) as process:
         assert process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=30) == 130
+        assert process.stderr.read() == "stopped by Ctrl-C; nothing was written\n"
+
+
+def test_ctrl_c_in_a_callback_of_the_garbage_collector_ends_the_command_in_one_line():
+    with _start("-c", IN_CALLBACK) as process:
         assert process.wait(timeout=30) == 130
         assert process.stderr.read() == "stopped by Ctrl-C; nothing was written\n"
 
