@@ -120,7 +120,7 @@ class PromptInterrupt:
                 signal.signal(signal.SIGINT, self._then)
 
     def _unraisable(self, raised: Any) -> None:
-        """Says nothing of a KeyboardInterrupt in a callback of the garbage collector, as JAX has one: none comes of it."""
+        """Says nothing of a KeyboardInterrupt in a callback of the garbage collector, such as JAX's, which drops it."""
         if not issubclass(raised.exc_type, KeyboardInterrupt):
             self._hook(raised)
 
