@@ -44,7 +44,7 @@ class CommonOptions:
     std: tuple[float, float, float] | None = None
     """For a file of PyTorch weights: standard deviation of the images, see experiments.evaluate."""
     plain: str | None = None
-    """A trained plain network (vgg_15, plain_20, ..) to compare with: the workdir of a run, a name of
+    """A trained plain network (vgg_15, ..) to compare with: the workdir of a run, a name of
     resjax.list_pretrained(), or a folder of resjax.save_pretrained."""
     runs: tuple[str, ...] = ()
     """Workdirs that all compares, of plain and residual networks of several depths, with and without stochastic depth;
