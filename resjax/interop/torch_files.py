@@ -57,9 +57,10 @@ def _read_torch(path: pathlib.Path) -> Any:
         import torch
     except ImportError:
         raise InputError(f"{path}: this file needs PyTorch to be read: install torch, {way_out}") from None
-    # Up to 2.5, a crafted file can run code in spite of weights_only (CVE-2025-32434).
-    if tuple(map(int, torch.__version__.split(".")[:2])) < (2, 6):
-        raise InputError(f"{path}: PyTorch {torch.__version__} does not read it safely: install torch>=2.6, {way_out}")
+    # In spite of weights_only a crafted file can run code up to 2.5 (CVE-2025-32434), and write into memory up to 2.9
+    # (CVE-2026-24747).
+    if tuple(map(int, torch.__version__.split(".")[:2])) < (2, 10):
+        raise InputError(f"{path}: PyTorch {torch.__version__} does not read it safely: install torch>=2.10, {way_out}")
     try:
         with warnings.catch_warnings():  # about details of the format, which the user cannot change
             warnings.simplefilter("ignore")

@@ -73,7 +73,8 @@ def test_without_torch_the_way_out_is_named(tmp_path, monkeypatch):
     assert re.search("install torch.*safetensors", _message(tmp_path / "weights.pth"))
 
 
-def test_a_torch_that_reads_unsafely_is_not_used(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(__version__="2.5.1+cpu"))
+@pytest.mark.parametrize("version", ["2.5.1+cpu", "2.9.1"])
+def test_a_torch_that_reads_unsafely_is_not_used(tmp_path, monkeypatch, version):
+    monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(__version__=version))
     (tmp_path / "weights.pth").write_bytes(_LEGACY)
-    assert "torch>=2.6" in _message(tmp_path / "weights.pth")
+    assert "torch>=2.10" in _message(tmp_path / "weights.pth")
