@@ -28,10 +28,13 @@ if TYPE_CHECKING:
     )
     from resjax.jax_versions import known_issues
     from resjax.layers import (
+        AttentionResiduals,
         ConstantScaling,
+        DepthScaling,
         EffectivePaths,
         Gates,
         Gating,
+        HyperConnections,
         LearnedScaling,
         ShortcutDropout,
         StochasticDepth,
@@ -39,10 +42,13 @@ if TYPE_CHECKING:
     from resjax.models import ModelInfo, create_model, list_models, model_info, register_model
 
 __all__ = [
+    "AttentionResiduals",
     "ConstantScaling",
+    "DepthScaling",
     "EffectivePaths",
     "Gates",
     "Gating",
+    "HyperConnections",
     "InputError",
     "LearnedScaling",
     "ModelInfo",
@@ -77,10 +83,13 @@ _HOMES = {
     ),
     "jax_versions": ("known_issues",),
     "layers": (
+        "AttentionResiduals",
         "ConstantScaling",
+        "DepthScaling",
         "EffectivePaths",
         "Gates",
         "Gating",
+        "HyperConnections",
         "LearnedScaling",
         "ShortcutDropout",
         "StochasticDepth",

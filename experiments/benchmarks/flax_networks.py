@@ -17,6 +17,8 @@ def flax_network(model: resjax.models.Network) -> nn.Module | None:
         return _DenseNet(model)
     if getattr(model, "stages", None) is None or getattr(model, "form", "grouped_convolution") != "grouped_convolution":
         return None
+    if model.normalization != "batch" or model.streams is not None:
+        return None
     return _Residual(model)
 
 

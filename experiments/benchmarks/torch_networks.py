@@ -25,6 +25,11 @@ def torch_network(model: resjax.models.Network, channels: int = 3) -> nn.Module:
             f"no PyTorch counterpart of {type(model).__name__}: known are networks of residual blocks and of dense"
             " blocks, with grouped convolutions"
         )
+    if model.normalization != "batch" or model.streams is not None:
+        raise InputError(
+            f"no PyTorch counterpart of a network with normalization {model.normalization!r} and streams"
+            f" {model.streams}"
+        )
     return _Residual(model, channels)
 
 

@@ -74,7 +74,7 @@ class OptimizerConfig:
     bias_factor: float = 1.0
     """Factor of the learning rate of biases, of BN, too."""
     scale_factor: float = 1.0
-    """Factor of the learning rate of BN's scales; 0 leaves them as they are."""
+    """Factor of the learning rate of BN's scales, and of trained factors of branches; 0 leaves them as they are."""
     b1: float | None = _UNSET
     """adamw, lamb, muon (of its Adam): weight of the old average of the gradient; default: 0.9."""
     b2: float | None = _UNSET

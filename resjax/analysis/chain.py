@@ -36,8 +36,10 @@ class Chain:
           mesh: devices that batches are split over; default: all.
 
         Raises:
-          InputError: for a network without blocks.
+          InputError: for a network without blocks, or with several residual streams.
         """
+        if getattr(model, "streams", None) is not None:
+            raise InputError(f"{type(model).__name__}: has several residual streams; blocks are not one chain")
         self.mesh = mesh or data_mesh()
         self._model, self._image_shape = without_recomputation(unrolled(model)), tuple(np.shape(images)[1:])
         self.variables = put_whole(restack(variables, ()), self.mesh)

@@ -23,7 +23,17 @@ from resjax.interop.hub import CONFIG_FILE, WEIGHTS_FILE
 from resjax.interop.sources import TimmRepository, TorchvisionFile, nearest, resolve
 from resjax.interop.state_dicts import not_finite_numbers
 from resjax.interop.torch_files import read_safetensors
-from resjax.layers import ConstantScaling, EffectivePaths, Gating, LearnedScaling, ShortcutDropout, StochasticDepth
+from resjax.layers import (
+    AttentionResiduals,
+    ConstantScaling,
+    DepthScaling,
+    EffectivePaths,
+    Gating,
+    HyperConnections,
+    LearnedScaling,
+    ShortcutDropout,
+    StochasticDepth,
+)
 from resjax.models import Network, SegmentationNetwork, registry, restack, unrolled
 
 if TYPE_CHECKING:
@@ -33,7 +43,10 @@ FORMAT_VERSION = 1
 
 _OPTIONS = {
     option.__name__: option
-    for option in (ConstantScaling, EffectivePaths, Gating, LearnedScaling, ShortcutDropout, StochasticDepth)
+    for option in (
+        *(AttentionResiduals, ConstantScaling, DepthScaling, EffectivePaths, Gating, HyperConnections, LearnedScaling),
+        *(ShortcutDropout, StochasticDepth),
+    )
 }
 _DTYPES = {name: getattr(jnp, name) for name in ("bfloat16", "float16", "float32", "float64")}
 _HEAD = ("params", "head")

@@ -2,6 +2,7 @@
 
 from resjax.layers.activation import gelu, relu
 from resjax.layers.backend import networks_in_a_loop, plain_convolutions, split_batch
+from resjax.layers.bias import Bias
 from resjax.layers.block import ORDERS, BlockSpec, ConvSpec, Order, ResidualBlock
 from resjax.layers.conv import CONV_OUTPUT, Conv, conv2d
 from resjax.layers.dropout import Dropout, require_key
@@ -12,6 +13,7 @@ from resjax.layers.norm import MOMENTS, BatchNorm, empty_moments
 from resjax.layers.pool import max_pool, max_pool_halved
 from resjax.layers.shortcut import (
     ConstantScaling,
+    DepthScaling,
     Gating,
     LearnedScaling,
     ShortcutDropout,
@@ -22,27 +24,34 @@ from resjax.layers.shortcut import (
 from resjax.layers.stage import REMAT_POLICIES, Stage, StageSpec
 from resjax.layers.stem import STEM_STRIDES, STEMS, Stem
 from resjax.layers.stochastic_depth import EffectivePaths, StochasticDepth
+from resjax.layers.streams import MIXING, AttentionResiduals, DepthAttention, HyperConnections, StreamMixing, Streams
 
 __all__ = [
     "CONV_OUTPUT",
     "INITIALIZERS",
+    "MIXING",
     "MOMENTS",
     "ORDERS",
     "REMAT_POLICIES",
     "STEMS",
     "STEM_STRIDES",
+    "AttentionResiduals",
     "BatchNorm",
+    "Bias",
     "BlockSpec",
     "ClassifierHead",
     "ConstantScaling",
     "Conv",
     "ConvSpec",
+    "DepthAttention",
+    "DepthScaling",
     "Dropout",
     "EffectivePaths",
     "Gates",
     "Gating",
-    "LearnedScaling",
+    "HyperConnections",
     "Initializer",
+    "LearnedScaling",
     "Order",
     "ResidualBlock",
     "ShortcutDropout",
@@ -51,6 +60,8 @@ __all__ = [
     "StageSpec",
     "Stem",
     "StochasticDepth",
+    "StreamMixing",
+    "Streams",
     "average_and_pad",
     "conv2d",
     "empty_moments",

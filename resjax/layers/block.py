@@ -1,8 +1,9 @@
 """The residual block: x' = after(skip_gate * shortcut(x) + branch_gate * branch(x))."""
 
 import dataclasses
+import re
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from flax import linen as nn
@@ -10,7 +11,7 @@ from flax import linen as nn
 from resjax.layers.activation import relu
 from resjax.layers.backend import apart
 from resjax.layers.dropout import Dropout
-from resjax.layers.gates import Gates, run_if_active
+from resjax.layers.gates import Gates, run_if_active, scale
 from resjax.layers.shortcut import (
     ConstantScaling,
     Gating,
@@ -20,6 +21,7 @@ from resjax.layers.shortcut import (
     average_and_pad,
     subsample_and_pad,
 )
+from resjax.layers.streams import AttentionResiduals, DepthAttention, HyperConnections, StreamMixing, Streams
 
 
 class Order(NamedTuple):
@@ -44,8 +46,10 @@ ORDERS = {
     "relu_before_addition": Order("", "BR", "BR", ""),
     "relu_only_pre_activation": Order("R", "BR", "B", ""),
     "full_pre_activation": Order("BR", "BR", "", ""),
+    "fixup": Order("B", "BRB", "", "BR"),
 }
-"""He et al. 2016, arXiv 1603.05027, figure 4 (a) .. (e)."""
+"""He et al. 2016, arXiv 1603.05027, figure 4 (a) .. (e); and Fixup's, which has biases in BN's place, one before each
+convolution and each nonlinearity (Zhang et al. 2019, arXiv 1901.09321, figure 1, right)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +62,7 @@ class ConvSpec:
       strided: whether it is the one that carries the block's stride.
       groups, dilation: see `Conv`.
       dropout_rate: fraction of its input dropped in training.
+      init_scale: factor of the initial kernel; 0 starts it at zero.
     """
 
     size: int
@@ -66,6 +71,7 @@ class ConvSpec:
     groups: int = 1
     dilation: int = 1
     dropout_rate: float = 0.0
+    init_scale: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +90,8 @@ class BlockSpec:
       zero_init_last_norm: start the branch's last BN scale at 0, so that the block starts as its shortcut.
       variant: how the shortcut is changed (He et al. 2016, arXiv 1603.05027, section 3.1); None leaves it.
       activation: the nonlinearity.
+      streams: how the block reads and writes several residual streams; None has one. It keeps the shape then, and takes
+        no `variant`.
     """
 
     convs: tuple[ConvSpec, ...]
@@ -95,6 +103,7 @@ class BlockSpec:
     zero_init_last_norm: bool = False
     variant: ShortcutVariant | None = None
     activation: Callable[[jax.Array], jax.Array] = relu
+    streams: Streams | None = None
 
     @property
     def features(self) -> int:
@@ -117,20 +126,41 @@ class ResidualBlock(nn.Module):
     spec: BlockSpec
 
     @nn.compact
-    def __call__(self, x: jax.Array, gates: Gates, train: bool) -> jax.Array:
-        """Maps x [N, H, W, C] to [N, H / strides, W / strides, features]; a plain block does not read its gates."""
+    def __call__(self, x: Any, gates: Gates, train: bool) -> Any:
+        """Maps x [N, H, W, C] to [N, H / strides, W / strides, features]; a plain block does not read its gates.
+
+        With `streams`, maps the streams, a tuple of [N, H, W, C], to those behind the block.
+        """
         spec, order = self.spec, ORDERS[self.spec.order]
-        last = len(spec.convs) - 1
+        if spec.streams is not None:
+            return self._across_streams(x, gates, train)
         if spec.shares_activation:
             x = self._activate(order.front, 0, x, train)
         if spec.shortcut == "none":
-            return self._activate(order.sum, last, self.branch(x, train), train)
+            return self._behind_sum(self.branch(x, train), train)
         shortcut = self._shortcut(x, train)
         if spec.strides != 1 and spec.shortcut in ("B", "C"):
             x = apart(x)
         branched = run_if_active(lambda block, x: block.branch(x, train), self, x, shortcut, gates.active)
         shortcut, branched = self._vary(x, shortcut, branched, train)
-        return self._activate(order.sum, last, gates.scale_skip(shortcut) + gates.scale_branch(branched), train)
+        return self._behind_sum(gates.scale_skip(shortcut) + gates.scale_branch(branched), train)
+
+    @nn.nowrap
+    def _across_streams(self, streams: tuple[jax.Array, ...], gates: Gates, train: bool) -> tuple[jax.Array, ...]:
+        rule = self.spec.streams
+        kept, write = list(streams), []
+        if isinstance(rule, HyperConnections):
+            x, kept, write = StreamMixing(rule, name="streams")(streams)
+        elif isinstance(rule, AttentionResiduals):
+            x = DepthAttention(rule, name="streams")(streams)
+        branched = run_if_active(lambda block, x: block.branch(x, train), self, x, x, gates.active)
+        kept, branched = [gates.scale_skip(each) for each in kept], gates.scale_branch(branched)
+        if not write:
+            return (*kept, branched)
+        added = [each + scale(branched, factor) for each, factor in zip(kept, write, strict=True)]
+        # No order with several streams has BN behind the addition.
+        first, *others = [self._behind_sum(each, train) for each in added]
+        return (*others, first)
 
     @nn.nowrap
     def branch(self, x: jax.Array, train: bool) -> jax.Array:
@@ -142,25 +172,40 @@ class ResidualBlock(nn.Module):
             if conv.dropout_rate > 0:
                 x = Dropout(conv.dropout_rate, deterministic=not train, name=f"dropout_{i + 1}")(x)
             x = self._conv(f"conv_{i + 1}", conv, x)
-            # Norms are counted from 1 in the order in which they come.
             follows = order.behind if i == len(spec.convs) - 1 else order.between
-            x = self._activate(follows, i + order.front.count("B"), x, train)
+            x = self._activate(follows, self._norms_before(i), x, train)
         return x
 
     @nn.nowrap
+    def _norms_before(self, i):
+        """Number of norms before and between the first i + 1 convolutions; they are counted as they come."""
+        order = ORDERS[self.spec.order]
+        return order.front.count("B") + i * order.between.count("B")
+
+    @nn.nowrap
+    def _behind_sum(self, x, train):
+        return self._activate(ORDERS[self.spec.order].sum, self._norms_before(len(self.spec.convs) - 1), x, train)
+
+    @nn.nowrap
     def _activate(self, operations, i, x, train):
-        """Applies those of the block's i-th BN and the nonlinearity that `operations` names."""
+        """Applies the norms that `operations` names, the block's i-th (from 0) first, and the nonlinearities."""
         spec = self.spec
-        if not operations.startswith("B"):
-            return spec.activation(x) if operations else x
-        is_zero = spec.zero_init_last_norm and i == len(spec.convs) - 1
-        norm = self.norm(name=f"norm_{i + 1}", **{"scale_init": "zeros"} if is_zero else {})
-        return norm(x, train, spec.activation if operations == "BR" else None)
+        for operation in re.findall("BR?|R", operations):
+            if operation == "R":
+                x = spec.activation(x)
+                continue
+            is_zero = spec.zero_init_last_norm and i == len(spec.convs) - 1
+            norm = self.norm(name=f"norm_{i + 1}", **{"scale_init": "zeros"} if is_zero else {})
+            x = norm(x, train, spec.activation if operation == "BR" else None)
+            i += 1
+        return x
 
     @nn.nowrap
     def _conv(self, name, conv, x, **options):
         strides = self.spec.strides if conv.strided else 1
         options |= {"strides": strides, "dilation": conv.dilation, "groups": conv.groups, "name": name}
+        if conv.init_scale != 1:
+            options["init_scale"] = conv.init_scale
         return self.conv(conv.features, kernel_size=(conv.size, conv.size), **options)(x)
 
     @nn.nowrap

@@ -32,6 +32,7 @@ class Conv(nn.Module):
       use_bias: whether to add a bias.
       dtype: computation dtype; parameters are float32.
       kernel_init, bias_init: initialisers, or their names in `INITIALIZERS`.
+      init_scale: factor of the initial kernel.
     """
 
     features: int
@@ -44,6 +45,7 @@ class Conv(nn.Module):
     dtype: Any = jnp.float32
     kernel_init: Any = "he_normal_fan_out"
     bias_init: Any = "zeros"
+    init_scale: float = 1.0
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -65,7 +67,7 @@ class Conv(nn.Module):
                     f"{'/'.join(self.path)}: kernel of shape {held} takes {held[2] * self.groups} input channels, got"
                     f" {x.shape[-1]} (input {x.shape})"
                 )
-        kernel = self.param("kernel", initializer(self.kernel_init), shape, jnp.float32)
+        kernel = self.param("kernel", self._scaled(initializer(self.kernel_init)), shape, jnp.float32)
         height, width = self.kernel_size
         padding = self.padding or (self.dilation * (height - 1) // 2, self.dilation * (width - 1) // 2)
         y = conv2d(x.astype(self.dtype), kernel.astype(self.dtype), self.strides, padding, self.dilation, self.groups)
@@ -73,6 +75,10 @@ class Conv(nn.Module):
         if self.use_bias:
             y += self.param("bias", initializer(self.bias_init), (self.features,), jnp.float32).astype(self.dtype)
         return y
+
+    @nn.nowrap
+    def _scaled(self, init):
+        return init if self.init_scale == 1 else lambda *args: self.init_scale * init(*args)
 
 
 def conv2d(

@@ -42,9 +42,6 @@ def _append_zeros(x, features):
 class ConstantScaling:
     """shortcut * `shortcut` + branch * `branch` (He et al. 2016, arXiv 1603.05027, section 3.1).
 
-    `ConstantScaling(1.0, L**-0.5)` keeps the variance of the stream within bounds for any number of blocks L (Bordelon
-    et al. 2023, arXiv 2309.16620, section 1).
-
     Attributes:
       shortcut: constant factor of every shortcut.
       branch: constant factor of every branch.
@@ -52,6 +49,32 @@ class ConstantScaling:
 
     shortcut: float = 0.5
     branch: float = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class DepthScaling:
+    """shortcut + factor * L**-exponent * branch, in a network of L residual blocks.
+
+    1 / sqrt(L) keeps the stream and its changes in a step of training of one size at any depth, so that the best
+    learning rate stays (Bordelon et al. 2023, arXiv 2309.16620, section 1). Their networks have the scaling of muP over
+    width beside it, which is not part of this.
+
+    Attributes:
+      exponent: 0.5 for 1 / sqrt(L); 0 is a factor that is equal at all depths.
+      factor: of every branch.
+    """
+
+    exponent: float = 0.5
+    factor: float = 1.0
+
+    def at(self, num_blocks: int) -> ConstantScaling:
+        """The factors of a network of `num_blocks` blocks.
+
+        Example:
+          >>> resjax.DepthScaling().at(54)
+          ConstantScaling(shortcut=1.0, branch=0.1360827634879543)
+        """
+        return ConstantScaling(1.0, self.factor * num_blocks**-self.exponent)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +97,7 @@ class LearnedScaling:
     """shortcut + a * branch, with a trained number a for each block, `branch_factor`.
 
     With a = 0 at first, a block starts as its shortcut at any depth: ReZero (Bachlechner et al. 2020, arXiv 2003.04887,
-    section 3), and the factor of SkipInit (De & Smith 2020, arXiv 2002.10444, section 4), which has no BN beside it.
+    section 3), and with normalization "none" SkipInit (De & Smith 2020, arXiv 2002.10444, section 4).
 
     Attributes:
       factor_init: initial a.
@@ -98,5 +121,5 @@ class ShortcutDropout:
             raise InputError(f"ShortcutDropout: expected a rate in [0, 1), got {self.rate!r}")
 
 
-ShortcutVariant = ConstantScaling | Gating | LearnedScaling | ShortcutDropout
+ShortcutVariant = ConstantScaling | DepthScaling | Gating | LearnedScaling | ShortcutDropout
 """The changes of identity shortcuts in table 1 of He et al. 2016, whose 1x1 convolution is shortcut "C", and others."""

@@ -11,6 +11,7 @@ from resjax.layers.cpu.norm import MOMENTS_OF_BATCH
 from resjax.layers.gates import Gates
 from resjax.layers.norm import MOMENTS
 from resjax.layers.pool import max_pool
+from resjax.layers.streams import merged, spread
 
 REMAT_POLICIES = {
     "full": jax.checkpoint_policies.nothing_saveable,
@@ -69,14 +70,18 @@ class Stage(nn.Module):
         if self.spec.pool:
             x = max_pool(x)
         x = run(self.make(self.spec.transition, name="block_1"), x, gates.block(0))
-        if self.scan and self.spec.num_blocks > 1:
+        if self.spec.num_blocks == 1:
+            return x
+        rule = getattr(self.spec.block, "streams", None)
+        x = spread(rule, x)
+        if self.scan:
             scanned = nn.scan(
                 lambda block, x, gates: (run(block, x, gates), None),
                 variable_axes={"params": 0, "batch_stats": 0, MOMENTS: 0},
                 split_rngs={"params": True, "dropout": True},
                 length=self.spec.num_blocks - 1,
             )
-            return scanned(self.make(self.spec.block, name="blocks"), x, gates.block(slice(1, None)))[0]
+            return merged(rule, scanned(self.make(self.spec.block, name="blocks"), x, gates.block(slice(1, None)))[0])
         for i in range(1, self.spec.num_blocks):
             x = run(self.make(self.spec.block, name=f"block_{i + 1}"), x, gates.block(i))
-        return x
+        return merged(rule, x)

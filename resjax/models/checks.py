@@ -14,7 +14,16 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from resjax.errors import InputError, did_you_mean
-from resjax.layers import EffectivePaths, Gates, StochasticDepth, initializer
+from resjax.layers import (
+    ORDERS,
+    AttentionResiduals,
+    EffectivePaths,
+    Gates,
+    HyperConnections,
+    StochasticDepth,
+    Streams,
+    initializer,
+)
 
 _CHANNELS_LAST = "jnp.transpose(images, (0, 2, 3, 1)) makes [N, H, W, C] of [N, C, H, W]"
 
@@ -214,6 +223,31 @@ def check_common(model: nn.Module) -> None:
         if model.num_blocks == 0:
             raise InputError("stochastic_depth: this network has no residual blocks")
         model.stochastic_depth.survival_probabilities(model.num_blocks)
+
+
+def check_streams(model: Any) -> None:
+    """Raises InputError unless the blocks of a residual network can have its `streams`."""
+    rule = model.streams
+    if rule is None:
+        return
+    if not isinstance(rule, Streams):
+        raise InputError(f"streams: expected resjax.HyperConnections(..) or AttentionResiduals(..), got {rule!r}")
+    block = model.stages()[0].block
+    behind_sum = ORDERS[block.order].sum
+    if block.shortcut == "none":
+        raise InputError("streams: a plain network has no residual stream")
+    if block.variant is not None:
+        raise InputError(f"streams: their weights take the place of {type(block.variant).__name__}; choose one")
+    if isinstance(rule, HyperConnections) and "B" in behind_sum:
+        raise InputError(f"streams: order {block.order!r} normalises behind the addition, each stream by itself")
+    if isinstance(rule, AttentionResiduals):
+        if behind_sum:
+            raise InputError(
+                f"streams: AttentionResiduals have no addition, behind which order {block.order!r} has its nonlinearity;"
+                " choose a network with pre-activation (preresnet, wrn)"
+            )
+        if model.scan is True:
+            raise InputError("streams: the blocks of AttentionResiduals read ever more sources: scan=False or 'auto'")
 
 
 _VALUES: dict[Any, tuple] = {bool: (True, False), int: (int,), type(None): (None,)}

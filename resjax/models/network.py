@@ -1,5 +1,6 @@
 """Base classes of every network: inputs and their checks, named stages, gates, and the classifier."""
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable, Mapping
@@ -12,7 +13,9 @@ from flax.traverse_util import flatten_dict
 
 from resjax.layers import (
     ORDERS,
+    AttentionResiduals,
     BatchNorm,
+    Bias,
     ClassifierHead,
     Conv,
     EffectivePaths,
@@ -23,6 +26,7 @@ from resjax.layers import (
     StageSpec,
     Stem,
     StochasticDepth,
+    Streams,
     plain_convolutions,
     relu,
     require_key,
@@ -33,6 +37,7 @@ from resjax.models.checks import (
     check_common,
     check_images,
     check_size,
+    check_streams,
     checked_gates,
     fitting_variables,
 )
@@ -203,11 +208,28 @@ class ResidualNetwork(NormalizedNetwork):
         statistics, "full" only their input; the rest is recomputed. Scanned blocks keep "convs" at most, since kept
         values are copied. XLA's CPU backend merges repeated computations outside loops, so that on a CPU only scanned
         stages save memory.
+      normalization: "batch"; or "none": a trained bias for each channel in BN's place.
+      streams: how stages keep several residual streams, `HyperConnections`, or the outputs of all of their blocks,
+        `AttentionResiduals`, which cannot be scanned. None has one stream.
     """
 
     stem: Literal["cifar", "cifar_max_pool", "imagenet"] = "cifar"
     scan: bool | Literal["auto"] = "auto"
     remat: Literal["none", "full", "convs"] = "none"
+    normalization: Literal["batch", "none"] = "batch"
+    streams: Streams | None = None
+
+    def __post_init__(self):
+        check_streams(self)
+        super().__post_init__()
+
+    @nn.nowrap
+    def conv_and_norm(self) -> tuple[Callable[..., nn.Module], Callable[..., nn.Module]]:
+        """Constructors of `Conv` and of the normalisation, or of what has its place."""
+        conv, norm = super().conv_and_norm()
+        if self.normalization == "batch":
+            return conv, norm
+        return conv, functools.partial(Bias, shared=self.normalization == "fixup", dtype=self.dtype)
 
     @nn.nowrap
     def stages(self) -> list[StageSpec]:
@@ -228,6 +250,8 @@ class ResidualNetwork(NormalizedNetwork):
     def stacked_stages(self) -> frozenset[str]:
         """Names of the stages that scan all blocks but the first, with stacked variables."""
         least = {True: 2, False: math.inf, "auto": _DEEP_STAGE}[self.scan]
+        if isinstance(self.streams, AttentionResiduals):
+            return frozenset()  # each block reads one source more than the one before it
         return frozenset(f"stage_{i}" for i, spec in enumerate(self.stages(), start=1) if spec.num_blocks >= least)
 
     @nn.nowrap
@@ -243,6 +267,8 @@ class ResidualNetwork(NormalizedNetwork):
         outputs, stages, first = {"stem": x}, self.stages(), 0
         for i, spec in enumerate(stages, start=1):
             name, of_stage = f"stage_{i}", gates.block(slice(first, first + spec.num_blocks))
+            if self.streams is not None:
+                spec = spec._replace(block=dataclasses.replace(spec.block, streams=self.streams))
             if name not in self.stacked_stages:
                 check_blocks(self.variables.get("params"), name, spec.num_blocks)
             stage = Stage(self.make_block(), spec, name in self.stacked_stages, self.remat, name=name)
@@ -251,6 +277,8 @@ class ResidualNetwork(NormalizedNetwork):
         match ORDERS[stages[-1].block.order].front:
             case "BR":
                 x = norm(name="final_norm")(x, train, relu)
+            case "B":  # a bias before the linear layer
+                x = norm(name="final_norm")(x, train)
             case "R":
                 x = relu(x)
         return outputs | {"final": x}

@@ -7,7 +7,7 @@ import jax
 from flax import linen as nn
 
 from resjax.errors import InputError
-from resjax.layers import ORDERS, BlockSpec, ConstantScaling, Gates, ShortcutVariant, StageSpec
+from resjax.layers import ORDERS, BlockSpec, ConstantScaling, DepthScaling, Gates, ShortcutVariant, StageSpec
 from resjax.models.checks import blocks_of_depth
 from resjax.models.network import ResidualNetwork
 from resjax.models.published import HE_2016
@@ -37,7 +37,7 @@ class PreActResNet(ResidualNetwork):
       shortcut: "A", "B", "C" or "average_pool", see `resjax.layers.BlockSpec`.
       shortcut_variant: change of the shortcut of every block (table 1, where the order is "original"):
         `ConstantScaling`, `Gating` or `ShortcutDropout`, the 1x1 convolution of that table is shortcut "C"; or, of the
-        branch, `LearnedScaling`.
+        branch, `DepthScaling` or `LearnedScaling`.
       bottleneck_stride: which convolution of a bottleneck carries the stride: the first "1x1" (the authors' code) or
         the "3x3" (fb.resnet.torch).
     """
@@ -57,8 +57,8 @@ class PreActResNet(ResidualNetwork):
         check_stages(self.stage_sizes, self.widths)
         if self.shortcut_variant is not None and not isinstance(self.shortcut_variant, ShortcutVariant):
             raise InputError(
-                "shortcut_variant: expected resjax.ConstantScaling(..), Gating(..), LearnedScaling(..) or"
-                f" ShortcutDropout(..), got {self.shortcut_variant!r}"
+                "shortcut_variant: expected resjax.ConstantScaling(..), DepthScaling(..), Gating(..),"
+                f" LearnedScaling(..) or ShortcutDropout(..), got {self.shortcut_variant!r}"
             )
         super().__post_init__()
 
@@ -80,10 +80,12 @@ class PreActResNet(ResidualNetwork):
     @nn.nowrap
     def stages(self) -> list[StageSpec]:
         """The `BlockSpec`s of the stages."""
-        stages = []
+        stages, variant = [], self.shortcut_variant
+        if isinstance(variant, DepthScaling):
+            variant = variant.at(sum(self.stage_sizes))
         for i, (num_blocks, width) in enumerate(zip(self.stage_sizes, self.widths, strict=True)):
             convs = branch_convs(self.block, width, self.bottleneck_stride, inner_width=width)
-            block = BlockSpec(convs, self.order, self.shortcut, variant=self.shortcut_variant)
+            block = BlockSpec(convs, self.order, self.shortcut, variant=variant)
             done = i == 0 and self.stem_activates
             first = dataclasses.replace(
                 block, strides=1 if i == 0 else 2, is_activated=done, shares_activation=not done

@@ -1,5 +1,6 @@
 """ResNet and its plain twin (He et al. 2015, arXiv 1512.03385), and the bottlenecks of ResNeXt and Wide ResNet."""
 
+import dataclasses
 import functools
 from typing import Any, Literal
 
@@ -7,11 +8,11 @@ import jax
 from flax import linen as nn
 
 from resjax.errors import InputError
-from resjax.layers import STEM_STRIDES, BlockSpec, ConvSpec, Gates, StageSpec
+from resjax.layers import STEM_STRIDES, BlockSpec, ConvSpec, Gates, LearnedScaling, StageSpec
 from resjax.models.checks import blocks_of_depth, check_positive
 from resjax.models.dilation import StageGeometry, stage_geometries
 from resjax.models.network import ResidualNetwork
-from resjax.models.published import HE_2015
+from resjax.models.published import HE_2015, ZHANG_2019
 from resjax.models.published.cifar import CIFAR_NETWORKS
 from resjax.models.published.imagenet import IMAGENET_NETWORKS
 from resjax.models.published.torch_names import RESNET_NAMES
@@ -47,6 +48,10 @@ class ResNet(ResidualNetwork):
       cardinality: groups of a bottleneck's 3x3 convolution (ResNeXt, arXiv 1611.05431).
       base_width: channels of each group of the first stage, for widths[0] = 64; the inner width of a bottleneck is
         floor(width * base_width / 64) * cardinality. 64 for ResNet, 128 for WRN-50-2.
+      normalization: "batch"; "none", a bias for each channel in BN's place; or "fixup" (Zhang et al. 2019, arXiv
+        1901.09321, section 3, and the authors' code): one trained bias before each convolution and nonlinearity, a
+        trained factor of each branch, 1 at first, and a branch whose last kernel starts at zero, the m - 1 others at
+        L**(-1 / (2 m - 2)) of `kernel_init`, for L blocks. Its classifier starts at zero, too: `head_kernel_init`.
       zero_init_residual: start the last BN scale of each block at 0 (Goyal et al. 2017, arXiv 1706.02677, section 5.1).
       output_stride: pixels of the image per pixel of the last stage, for dense prediction with the same variables:
         strides beyond it become dilation. None keeps every stride.
@@ -60,6 +65,7 @@ class ResNet(ResidualNetwork):
     bottleneck_stride: Literal["1x1", "3x3"] = "3x3"
     cardinality: int = 1
     base_width: int = 64
+    normalization: Literal["batch", "none", "fixup"] = "batch"
     zero_init_residual: bool = False
     output_stride: int | None = None
     torch_names = RESNET_NAMES
@@ -80,6 +86,10 @@ class ResNet(ResidualNetwork):
             )
         if self.zero_init_residual and self.shortcut == "none":
             raise InputError("zero_init_residual: a plain network whose blocks start at zero computes nothing")
+        if self.zero_init_residual and self.normalization != "batch":
+            raise InputError(f"zero_init_residual: normalization {self.normalization!r} has no BN whose scale starts at 0")
+        if self.normalization == "fixup" and self.shortcut == "none":
+            raise InputError("normalization 'fixup': a plain network whose blocks start at zero computes nothing")
         super().__post_init__()
         self._geometries()
 
@@ -93,10 +103,19 @@ class ResNet(ResidualNetwork):
     def stages(self) -> list[StageSpec]:
         """The `BlockSpec`s of the stages."""
         make = functools.partial(BlockSpec, shortcut=self.shortcut, zero_init_last_norm=self.zero_init_residual)
+        is_fixup = self.normalization == "fixup"
+        if is_fixup:
+            make = functools.partial(make, order="fixup", variant=LearnedScaling(1.0))
         stages = []
-        for num_blocks, width, geometry in zip(self.stage_sizes, self.widths, self._geometries(), strict=True):
+        for i, (num_blocks, width, geometry) in enumerate(
+            zip(self.stage_sizes, self.widths, self._geometries(), strict=True)
+        ):
             convs = self.branch_convs(width)
-            first = make(geometry.of_first_block(convs), strides=geometry.strides)
+            if is_fixup:
+                convs = fixup_scaled(convs, sum(self.stage_sizes))
+            # As in the authors' code, a shortcut that changes the shape reads what the first bias was added to.
+            shares = is_fixup and (i > 0 or self.block == "bottleneck")
+            first = make(geometry.of_first_block(convs), strides=geometry.strides, shares_activation=shares)
             stages.append(StageSpec(first, make(geometry.of_other_blocks(convs)), num_blocks))
         return stages
 
@@ -132,6 +151,13 @@ def branch_convs(
     )
 
 
+def fixup_scaled(convs: tuple[ConvSpec, ...], num_blocks: int) -> tuple[ConvSpec, ...]:
+    """The convolutions of a branch with Fixup's initialisation, in a network of `num_blocks` blocks."""
+    *others, last = convs
+    scale = num_blocks ** (-1 / (2 * len(others)))
+    return (*(dataclasses.replace(conv, init_scale=scale) for conv in others), dataclasses.replace(last, init_scale=0.0))
+
+
 def check_stages(stage_sizes: tuple[int, ...], widths: tuple[int, ...]) -> None:
     """Raises InputError unless there is one width for each stage."""
     check_positive("stage_sizes", stage_sizes)
@@ -149,6 +175,11 @@ def cifar_fields(depth: int, shortcut: str = "A") -> dict[str, Any]:
 @register_model("plain_<6n+2>", f"plain_{CIFAR_DEPTH}", module=ResNet, paper=HE_2015, facts=CIFAR_NETWORKS)
 def _plain(depth: int) -> dict[str, Any]:
     return cifar_fields(depth, shortcut="none")
+
+
+@register_model("fixup_resnet_<6n+2>", f"fixup_resnet_{CIFAR_DEPTH}", module=ResNet, paper=ZHANG_2019)
+def _fixup(depth: int) -> dict[str, Any]:
+    return cifar_fields(depth) | {"normalization": "fixup", "head_kernel_init": "zeros"}
 
 
 @register_model(

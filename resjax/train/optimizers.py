@@ -238,11 +238,11 @@ def learning_rate_factors(
     Args:
       head: factor of parameters below a module named `head..`.
       biases: factor of leaves named `bias`: of convolutions, linear layers and BN (beta).
-      scales: factor of leaves named `scale`: of BN (gamma); 0 keeps them unchanged.
+      scales: factor of leaves named `scale`, of BN (gamma), and `branch_factor`, of branches; 0 keeps them unchanged.
       layer_decay: factor of each stage for those before it: of S stages, stage i gets layer_decay ** (S + 1 - i), the
         stem counts as stage 0, and the head gets 1 (Clark et al. 2020, arXiv 2003.10555, appendix A, there by layers).
     """
-    of_leaf = {"bias": biases, "scale": scales}
+    of_leaf = {"bias": biases, "scale": scales, "branch_factor": scales}
 
     def factors(params):
         depths, last = layer_depths(params)

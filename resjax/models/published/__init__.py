@@ -18,6 +18,7 @@ from resjax.models.published.papers import (
     XIE_2016,
     ZAGORUYKO_2016,
     ZAGORUYKO_2016_CODE,
+    ZHANG_2019,
     Paper,
     Published,
     PublishedFacts,
@@ -50,4 +51,5 @@ __all__ = [
     "XIE_2016",
     "ZAGORUYKO_2016",
     "ZAGORUYKO_2016_CODE",
+    "ZHANG_2019",
 ]

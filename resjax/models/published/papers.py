@@ -190,6 +190,7 @@ VEIT_2016 = Paper(
     "Residual Networks Behave Like Ensembles of Relatively Shallow Networks", "Veit et al.", 2016, "1605.06431"
 )
 WU_2016 = Paper("Wider or Deeper: Revisiting the ResNet Model for Visual Recognition", "Wu et al.", 2016, "1611.10080")
+ZHANG_2019 = Paper("Fixup Initialization: Residual Learning Without Normalization", "Zhang et al.", 2019, "1901.09321")
 JORDAN_2024 = Paper("94% on CIFAR-10 in 3.29 Seconds on a Single GPU", "Jordan", 2024, "2404.00498")
 
 # Where authors published code, trained networks or logs.
