@@ -63,6 +63,8 @@ from resjax.analysis.shattered import (
     white_noise,
 )
 from resjax.analysis.similarity import block_similarity, linear_cka, unbiased_hsic
+from resjax.analysis.streams import StageMixing, stream_mixing
+from resjax.analysis.transfer import LearningRateTransfer, learning_rate_transfer
 from resjax.analysis.variants import error_rates, predict
 
 __all__ = [
@@ -71,10 +73,12 @@ __all__ = [
     "DecayFit",
     "Detection",
     "Jacobians",
+    "LearningRateTransfer",
     "RandomNetwork",
     "Refinement",
     "Responses",
     "Spectrum",
+    "StageMixing",
     "all_paths",
     "autocorrelation",
     "barrier",
@@ -111,6 +115,7 @@ __all__ = [
     "lanczos_spectrum",
     "largest_probability",
     "layer_responses",
+    "learning_rate_transfer",
     "linear_cka",
     "loss_hessian",
     "loss_surface",
@@ -141,6 +146,7 @@ __all__ = [
     "ridge_classifier",
     "single_lesions",
     "smoothness_index",
+    "stream_mixing",
     "swapped_orders",
     "transition_blocks",
     "unbiased_hsic",

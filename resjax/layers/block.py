@@ -21,7 +21,7 @@ from resjax.layers.shortcut import (
     average_and_pad,
     subsample_and_pad,
 )
-from resjax.layers.streams import AttentionResiduals, DepthAttention, HyperConnections, StreamMixing, Streams
+from resjax.layers.streams import DepthAttention, HyperConnections, StreamMixing, Streams
 
 
 class Order(NamedTuple):
@@ -133,7 +133,7 @@ class ResidualBlock(nn.Module):
         """
         spec, order = self.spec, ORDERS[self.spec.order]
         if spec.streams is not None:
-            return self._across_streams(x, gates, train)
+            return self._across_streams(spec.streams, x, gates, train)
         if spec.shares_activation:
             x = self._activate(order.front, 0, x, train)
         if spec.shortcut == "none":
@@ -146,13 +146,13 @@ class ResidualBlock(nn.Module):
         return self._behind_sum(gates.scale_skip(shortcut) + gates.scale_branch(branched), train)
 
     @nn.nowrap
-    def _across_streams(self, streams: tuple[jax.Array, ...], gates: Gates, train: bool) -> tuple[jax.Array, ...]:
-        rule = self.spec.streams
-        kept, write = list(streams), []
+    def _across_streams(
+        self, rule: Streams, streams: tuple[jax.Array, ...], gates: Gates, train: bool
+    ) -> tuple[jax.Array, ...]:
         if isinstance(rule, HyperConnections):
             x, kept, write = StreamMixing(rule, name="streams")(streams)
-        elif isinstance(rule, AttentionResiduals):
-            x = DepthAttention(rule, name="streams")(streams)
+        else:
+            x, kept, write = DepthAttention(rule, name="streams")(streams), list(streams), []
         branched = run_if_active(lambda block, x: block.branch(x, train), self, x, x, gates.active)
         kept, branched = [gates.scale_skip(each) for each in kept], gates.scale_branch(branched)
         if not write:

@@ -243,8 +243,8 @@ def check_streams(model: Any) -> None:
     if isinstance(rule, AttentionResiduals):
         if behind_sum:
             raise InputError(
-                f"streams: AttentionResiduals have no addition, behind which order {block.order!r} has its nonlinearity;"
-                " choose a network with pre-activation (preresnet, wrn)"
+                f"streams: AttentionResiduals add nothing up, and order {block.order!r} has its nonlinearity behind the"
+                " addition; choose a network with pre-activation (preresnet, wrn)"
             )
         if model.scan is True:
             raise InputError("streams: the blocks of AttentionResiduals read ever more sources: scan=False or 'auto'")

@@ -65,7 +65,7 @@ class ResNet(ResidualNetwork):
     bottleneck_stride: Literal["1x1", "3x3"] = "3x3"
     cardinality: int = 1
     base_width: int = 64
-    normalization: Literal["batch", "none", "fixup"] = "batch"
+    normalization: Literal["batch", "none", "fixup"] = "batch"  # type: ignore[assignment]  # one choice more
     zero_init_residual: bool = False
     output_stride: int | None = None
     torch_names = RESNET_NAMES
@@ -87,7 +87,9 @@ class ResNet(ResidualNetwork):
         if self.zero_init_residual and self.shortcut == "none":
             raise InputError("zero_init_residual: a plain network whose blocks start at zero computes nothing")
         if self.zero_init_residual and self.normalization != "batch":
-            raise InputError(f"zero_init_residual: normalization {self.normalization!r} has no BN whose scale starts at 0")
+            raise InputError(
+                f"zero_init_residual: normalization {self.normalization!r} has no BN whose scale starts at 0"
+            )
         if self.normalization == "fixup" and self.shortcut == "none":
             raise InputError("normalization 'fixup': a plain network whose blocks start at zero computes nothing")
         super().__post_init__()
@@ -155,7 +157,10 @@ def fixup_scaled(convs: tuple[ConvSpec, ...], num_blocks: int) -> tuple[ConvSpec
     """The convolutions of a branch with Fixup's initialisation, in a network of `num_blocks` blocks."""
     *others, last = convs
     scale = num_blocks ** (-1 / (2 * len(others)))
-    return (*(dataclasses.replace(conv, init_scale=scale) for conv in others), dataclasses.replace(last, init_scale=0.0))
+    return (
+        *(dataclasses.replace(conv, init_scale=scale) for conv in others),
+        dataclasses.replace(last, init_scale=0.0),
+    )
 
 
 def check_stages(stage_sizes: tuple[int, ...], widths: tuple[int, ...]) -> None:
