@@ -87,9 +87,7 @@ class ResNet(ResidualNetwork):
         if self.zero_init_residual and self.shortcut == "none":
             raise InputError("zero_init_residual: a plain network whose blocks start at zero computes nothing")
         if self.zero_init_residual and self.normalization != "batch":
-            raise InputError(
-                f"zero_init_residual: normalization {self.normalization!r} has no BN whose scale starts at 0"
-            )
+            raise InputError(f"zero_init_residual: normalization {self.normalization!r} has no scales of BN")
         if self.normalization == "fixup" and self.shortcut == "none":
             raise InputError("normalization 'fixup': a plain network whose blocks start at zero computes nothing")
         super().__post_init__()

@@ -14,6 +14,8 @@ NETWORKS = {
     ),
     "preresnet": PreActResNet(**TWO, shortcut_variant=resjax.Gating(False, -2.0), dtype=jnp.float16),
     "preresnet_scaled": PreActResNet(**TWO, shortcut_variant=resjax.ConstantScaling(0.25, 0.75)),
+    "preresnet_depth_scaled": PreActResNet(**TWO, shortcut_variant=resjax.DepthScaling(0.25)),
+    "preresnet_streams": PreActResNet(**TWO, streams=resjax.HyperConnections(2, dynamic=True)),
     "preresnet_dropout": PreActResNet(**TWO, shortcut_variant=resjax.ShortcutDropout(0.3)),
     "wrn": WideResNet(depth=10, widening_factor=1, block_type=(1, 3), dtype=jnp.bfloat16),
     "resnext": ResNeXt(stage_sizes=(1,), widths=(8,), cardinality=2, base_width=16, form="split_transform_sum"),

@@ -15,7 +15,18 @@ from experiments.configs.named import changed_fields, command
 from experiments.configs.programs import CIFAR, IMAGENET, PROGRAMS, SEGMENTATION
 from experiments.configs.segmentation import SegmentationModelConfig
 from experiments.launch.command_line import parse
-from resjax import ConstantScaling, EffectivePaths, Gating, InputError, LearnedScaling, ShortcutDropout, StochasticDepth
+from resjax import (
+    AttentionResiduals,
+    ConstantScaling,
+    DepthScaling,
+    EffectivePaths,
+    Gating,
+    HyperConnections,
+    InputError,
+    LearnedScaling,
+    ShortcutDropout,
+    StochasticDepth,
+)
 from resjax.models import DenseNet, ResNeXt, registry
 from tests.helpers.command import outcome
 
@@ -24,7 +35,8 @@ OF_THE_RUN = {"num_classes", "dtype", "scan", "remat", "features_only"}
 # The fields of a network that hold an object, and the classes of it.
 OBJECTS = {
     "stochastic_depth": (StochasticDepth, EffectivePaths),
-    "shortcut_variant": (ConstantScaling, Gating, LearnedScaling, ShortcutDropout),
+    "shortcut_variant": (ConstantScaling, DepthScaling, Gating, LearnedScaling, ShortcutDropout),
+    "streams": (HyperConnections, AttentionResiduals),
 }
 ONE_OF_EACH = {type(resjax.create_model(name)): name for name in resjax.list_models()}
 # What every version's config.json up to the one before held of a network.
