@@ -76,7 +76,7 @@ def shows(result):
         if stage["matrices"] is None:
             equal = np.concatenate([np.full(i + 1, 1 / (i + 1)) for i in range(len(connections))])
             text += (
-                f"; the weights differ from equal ones, as at first, by {np.abs(read - equal).mean():.3f} on average."
+                f"; the weights differ from the equal ones at first by {np.abs(read - equal).mean():.3f} on average."
             )
         else:
             matrices = np.array(stage["matrices"])

@@ -16,9 +16,9 @@ from rich.progress import track
 
 import resjax
 from experiments.configs.named import network_text
-from experiments.evaluation.trained import TrainedModel, read_records
+from experiments.evaluation.trained import TrainedModel
 from experiments.runtime.files import read_json, to_json, write
-from experiments.training.workdir import read_saved_run
+from experiments.training.workdir import Workdir, read_saved_run
 from resjax import analysis
 from resjax.errors import InputError
 
@@ -187,7 +187,7 @@ def about_runs(measurements: Measurements) -> str:
     networks = dict.fromkeys(network_text(run.config.identity()).split(", ")[0] for run in saved)
     splits = [(run.data or {}).get("splits", {}) for run in saved]
     images = {split["images"] for of_run in splits for name, split in of_run.items() if name != "train"}
-    epochs = {read_records(run)[-1]["epoch"] for run in runs}
+    epochs = {records[-1]["epoch"] for run in runs if (records := Workdir(run).records())} or {0}
     data = ", ".join(sorted({run.config.dataset for run in saved}))
     counted = f"; {_extent(images)} test images" if images else ""
     return f"{', '.join(networks)} on {data}{counted}; {_extent(epochs)} epoch{'' if epochs == {1} else 's'}"

@@ -12,7 +12,7 @@ from resjax.layers import STEM_STRIDES, BlockSpec, ConvSpec, Gates, LearnedScali
 from resjax.models.checks import blocks_of_depth, check_positive
 from resjax.models.dilation import StageGeometry, stage_geometries
 from resjax.models.network import ResidualNetwork
-from resjax.models.published import HE_2015, ZHANG_2019
+from resjax.models.published import HE_2015
 from resjax.models.published.cifar import CIFAR_NETWORKS
 from resjax.models.published.imagenet import IMAGENET_NETWORKS
 from resjax.models.published.torch_names import RESNET_NAMES
@@ -51,7 +51,8 @@ class ResNet(ResidualNetwork):
       normalization: "batch"; "none", a bias for each channel in BN's place; or "fixup" (Zhang et al. 2019, arXiv
         1901.09321, section 3, and the authors' code): one trained bias before each convolution and nonlinearity, a
         trained factor of each branch, 1 at first, and a branch whose last kernel starts at zero, the m - 1 others at
-        L**(-1 / (2 m - 2)) of `kernel_init`, for L blocks. Its classifier starts at zero, too: `head_kernel_init`.
+        L**(-1 / (2 m - 2)) of `kernel_init`, for L blocks. There, the classifier starts at zero, too: set
+        `head_kernel_init` to "zeros".
       zero_init_residual: start the last BN scale of each block at 0 (Goyal et al. 2017, arXiv 1706.02677, section 5.1).
       output_stride: pixels of the image per pixel of the last stage, for dense prediction with the same variables:
         strides beyond it become dilation. None keeps every stride.
@@ -178,11 +179,6 @@ def cifar_fields(depth: int, shortcut: str = "A") -> dict[str, Any]:
 @register_model("plain_<6n+2>", f"plain_{CIFAR_DEPTH}", module=ResNet, paper=HE_2015, facts=CIFAR_NETWORKS)
 def _plain(depth: int) -> dict[str, Any]:
     return cifar_fields(depth, shortcut="none")
-
-
-@register_model("fixup_resnet_<6n+2>", f"fixup_resnet_{CIFAR_DEPTH}", module=ResNet, paper=ZHANG_2019)
-def _fixup(depth: int) -> dict[str, Any]:
-    return cifar_fields(depth) | {"normalization": "fixup", "head_kernel_init": "zeros"}
 
 
 @register_model(

@@ -11,7 +11,7 @@ import pytest
 
 from experiments import analyse
 from experiments.configs import imagenet, segmentation
-from experiments.configs.base import Config, ModelConfig
+from experiments.configs.base import Config, ModelConfig, OptimizerConfig
 from experiments.configs.imagenet.fields import ImagenetConfig
 from experiments.evaluation.trained import load_run
 from experiments.runtime.files import to_json
@@ -138,6 +138,49 @@ def test_runs_are_compared(capsys, runs, tmp_path):
     ]
     depths = json.loads((tmp_path / "stochastic_depth.json").read_text())["result"]["runs"]
     assert [run["expected_depth"] for run in depths] == [3, 6, pytest.approx((3 * 3 - 1) / 4)]
+
+
+def test_learning_rates_are_transferred_over_depth_and_width(capsys, tmp_path):
+    """The minimum of each depth, averaged over seeds; a run without all its epochs diverged; others are refused."""
+    paths = []
+
+    def add(name, rate, loss, seed=0, epochs=1, **options):
+        optimizer = OptimizerConfig(learning_rate=rate)
+        config = Config(ModelConfig(name, **options), "cifar10_mini", epochs, optimizer=optimizer, seed=seed)
+        workdir = Workdir(tmp_path / f"run_{len(paths)}")
+        workdir.start(config.resolved("own"))
+        if loss is not None:
+            values = {"epoch": 1, "step": 10, "train_loss": loss}
+            workdir.append_metrics(dict.fromkeys(METRIC_KEYS, 0.0) | values)
+        paths.append(str(workdir.path))
+
+    for name, options, losses in (
+        ("preresnet_8", {}, (2.0, 1.0, 2.0)),
+        ("preresnet_20", {}, (1.0, 2.0, None)),
+        ("preresnet_8", {"widths": (32, 64, 128)}, (3.0, 1.0, 3.0)),
+        ("preresnet_8", {"shortcut_variant.exponent": 0.5}, (2.0, 1.0, 2.0)),
+        ("preresnet_20", {"shortcut_variant.exponent": 0.5}, (2.0, 1.0, 2.0)),
+    ):
+        for rate, loss in zip((0.1, 0.2, 0.4), losses, strict=True):
+            add(name, rate, loss, **options)
+    add("preresnet_8", 0.2, 0.5, seed=1)
+    code, out, err = _main(capsys, "depth_scaling", *paths, "--output", str(tmp_path))
+    text = re.sub(r"\s+", " ", out)
+    assert (code, err) == (0, "")
+    assert (
+        "preresnet, width 64: the best learning rate is 0.2 at 8 layers, 0.1 (at the end of those tried) at 20 layers."
+        " It moves by a factor of 2.00, as depth to the power -0.76. 1 of 7 runs did not end and count as diverged."
+    ) in text
+    assert "preresnet, 8 layers: the best learning rate is 0.2 at 64 channels, 0.2 at 128 channels." in text
+    assert "exponent 0.5, width 64: the best learning rate is 0.2 at 8 layers, 0.2 at 20 layers. It moves by a" in text
+    assert (tmp_path / "depth_scaling.png").read_bytes().startswith(b"\x89PNG")
+    result = json.loads((tmp_path / "depth_scaling.json").read_text())["result"]
+    assert result["transfer"][0]["values"] == pytest.approx([0.75, 1.0]) and result["metric"] == "train_loss"
+    code, _, err = _main(capsys, "depth_scaling", paths[0], "--output", str(tmp_path))
+    assert code == 2 and "name the workdirs of networks of several depths at several learning rates" in err
+    add("preresnet_8", 0.1, 1.0, epochs=2)
+    code, _, err = _main(capsys, "depth_scaling", *paths, "--output", str(tmp_path))
+    assert code == 2 and "differ in dataset, epochs, batch size or kind of optimizer" in err
 
 
 def test_depth_and_kind_are_those_of_the_network_and_not_of_its_name(capsys, tmp_path):

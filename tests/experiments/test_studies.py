@@ -10,9 +10,9 @@ from experiments.evaluation.trained import TrainedModel
 from experiments.runtime.files import to_json
 from experiments.studies import STUDIES, Measurements, Options
 from experiments.studies.figures import render
-from resjax import InputError
+from resjax import AttentionResiduals, HyperConnections, InputError
 from resjax.data import Dataset, dataset_info
-from resjax.models import ResNet
+from resjax.models import PreActResNet, ResNet
 
 FEW = {
     "probes": {"images": 40, "neighbours": 3},
@@ -53,6 +53,32 @@ def test_a_study_is_measured_drawn_and_said(measurements, name):
     assert render(study, alone) and "<none>" not in " ".join(study.shows(alone))
 
 
+@pytest.mark.parametrize("rule", [HyperConnections(2, dynamic=True), AttentionResiduals()], ids=str)
+def test_streams_are_drawn_and_said(measurements, rule):
+    """At first: branches are read once, with two streams as with one, or all sources alike."""
+    model = PreActResNet(stage_sizes=(1, 3), widths=(3, 4), streams=rule)
+    variables = jax.jit(model.init)(jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32))
+    network = dataclasses.replace(measurements.network, name="<streams>", model=model, variables=variables)
+    study, own = STUDIES["streams"], Measurements(measurements.options, network, None)
+    result = to_json(study.measure(own))
+    assert render(study, result, study.about(own)).startswith(b"\x89PNG")
+    text = " ".join(study.shows(result))
+    (stage,) = result["stages"]
+    if isinstance(rule, HyperConnections):
+        assert (
+            np.allclose(stage["connections"], np.tril(np.ones((3, 3)))) and "differ from the identity by 0.000" in text
+        )
+    else:
+        assert np.allclose(stage["connections"], [[1, 0, 0], [1 / 2, 1 / 2, 0], [1 / 3, 1 / 3, 1 / 3]])
+        assert "differ from the equal ones at first by 0.000" in text
+    with pytest.raises(InputError, match="<A>: has one residual stream; train one with --model.streams.count 4"):
+        study.measure(measurements)
+    shallow = dataclasses.replace(network, model=model.clone(stage_sizes=(1, 1)))
+    shallow.variables["params"]["stage_2"] = {"block_1": variables["params"]["stage_2"]["block_1"]}
+    with pytest.raises(InputError, match="its stages have one block each"):
+        study.measure(Measurements(measurements.options, shallow, None))
+
+
 @pytest.mark.quick
 def test_studies_are_found_in_order_and_bring_their_options():
     assert list(STUDIES)[:2] == ["lesion", "reorder"]
@@ -66,6 +92,7 @@ def test_studies_are_found_in_order_and_bring_their_options():
         ("connectivity", {"points": 2}, "--connectivity.images, .* got 256 and 2"),
         ("linearise", {"counts": 1}, "--linearise.images, .* got 128, 3 and 1"),
         ("probes", {"neighbours": 0}, "--probes.neighbours"),
+        ("streams", {"images": 0}, "--streams.images: expected a positive integer, got 0"),
     ):
         with pytest.raises(InputError, match=message):
             STUDIES[name].options(**fields)

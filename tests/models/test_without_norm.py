@@ -51,7 +51,7 @@ def test_fixup_starts_as_section_3_says(block, exponent):
     """L**(-1 / (2 m - 2)) for all but the last convolution, zero for it and the classifier; biases 0, factors 1."""
     shortcut = "A" if block == "basic" else "B"
     options = {"block": block, "shortcut": shortcut, "stage_sizes": (3, 3, 3), "widths": (16, 16, 32)}
-    model = create_model("fixup_resnet_20", **options)
+    model = create_model("resnet_20", normalization="fixup", head_kernel_init="zeros", **options)
     params = jax.jit(model.init)(jax.random.key(0), IMAGES)["params"]
     assert not np.any(params["head"]["linear"]["kernel"]) and not np.any(
         jax.jit(model.apply)({"params": params}, IMAGES)

@@ -97,6 +97,8 @@ def test_an_unknown_family_is_named():
         ({"order": "relu_only_pre_activation"}, "a block with order 'relu_only_pre_activation'"),
         ({"shortcut": "average_pool"}, "a block with shortcut 'average_pool'"),
         ({"shortcut_variant": resjax.ShortcutDropout(0.5)}, r"a block with ShortcutDropout\(rate=0.5\)"),
+        ({"normalization": "none"}, "a network with normalization 'none' and streams None"),
+        ({"streams": resjax.AttentionResiduals()}, r"and streams AttentionResiduals\("),
     ],
 )
 def test_a_block_without_a_counterpart_is_named(fields, message):

@@ -5,7 +5,15 @@ import dataclasses
 from experiments.configs.base import Config, ModelConfig, OptimizerConfig, ScheduleConfig
 from experiments.configs.named import FAN_OUT, LAST, SKIPPED, NamedConfig, bn_of_gpu
 from resjax.data.augment import Augmentation
-from resjax.models.published import HE_2015, HE_2016, HUANG_2016_DENSE, VEIT_2016, PublishedFacts, PublishedResult
+from resjax.models.published import (
+    HE_2015,
+    HE_2016,
+    HUANG_2016_DENSE,
+    VEIT_2016,
+    ZHANG_2019,
+    PublishedFacts,
+    PublishedResult,
+)
 from resjax.models.published.cifar import CIFAR_NETWORKS, he_2016
 
 _BN = bn_of_gpu("64")
@@ -231,6 +239,27 @@ def _effective_paths() -> NamedConfig:
     return dataclasses.replace(named, source=result.source, deviations=deviations)
 
 
+def _fixup() -> NamedConfig:
+    """The default of the authors' code: ResNet-110 with Fixup and mixup."""
+    config = Config(
+        model=ModelConfig("resnet_110", normalization="fixup", head_kernel_init="zeros"),
+        epochs=200,
+        batch_size=128,
+        augmentation=dataclasses.replace(ZERO_PADDED, mixup=1.0),
+        optimizer=OptimizerConfig(learning_rate=0.1, weight_decay=1e-4, bias_factor=0.1, scale_factor=0.1),
+        schedule=ScheduleConfig(boundaries=(100, 150)),
+    )
+    # 1 + 54 (4 + 1) + 1 scalars, where BN has 8,096 parameters.
+    facts = dataclasses.replace(CIFAR_NETWORKS["resnet_110"], parameters=1_720_138, results=())
+    deviations = (
+        SKIPPED,
+        "crops are padded with the mean colour, by the authors' code with black; images are divided by the std of all"
+        " pixels, by the authors' code by 0.2023, 0.1994 and 0.2010, the mean std of an image",
+        "the paper's errors are of this network with other regularisation too, and are not compared with",
+    )
+    return NamedConfig(config, f"{ZHANG_2019}; github.com/hongyi-zhang/Fixup, cifar", facts, deviations=deviations)
+
+
 def _vgg() -> NamedConfig:
     """The plain network of the lesion study."""
     named = _he_2016("vgg_15", CIFAR_NETWORKS["vgg_15"])
@@ -255,5 +284,6 @@ RESIDUAL_CONFIGS: dict[str, NamedConfig] = {
     **_orders(),
     **_shortcuts(),
     "preresnet_110_effective_paths": _effective_paths(),
+    "resnet_110_fixup": _fixup(),
     "vgg_15": _vgg(),
 }
