@@ -50,7 +50,7 @@ def learning_rate_transfer(sizes: np.ndarray, rates: np.ndarray, values: np.ndar
 
     Example:
       >>> found = resjax.analysis.learning_rate_transfer([8] * 3 + [32] * 3, [0.1, 0.2, 0.4] * 2, [2, 1, 2, 1, 2, 4])
-      >>> found.rates.tolist(), found.inside.tolist(), round(found.exponent, 6)
+      >>> found.rates.round(6).tolist(), found.inside.tolist(), round(found.exponent, 6)
       ([0.2, 0.1], [True, False], -0.5)
     """
     sizes, rates, values = (np.asarray(each, np.float64) for each in (sizes, rates, values))

@@ -71,8 +71,8 @@ class DepthScaling:
         """The factors of a network of `num_blocks` blocks.
 
         Example:
-          >>> resjax.DepthScaling().at(54)
-          ConstantScaling(shortcut=1.0, branch=0.1360827634879543)
+          >>> resjax.DepthScaling().at(64)
+          ConstantScaling(shortcut=1.0, branch=0.125)
         """
         return ConstantScaling(1.0, self.factor * num_blocks**-self.exponent)
 
