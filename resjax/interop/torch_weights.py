@@ -89,6 +89,8 @@ def classes_in_file(model: Network, file: str | os.PathLike[str], key: str | Non
 
 def _dialects_of(model: Network, caller: str) -> tuple[Dialect, ...]:
     """The sets of names that the family of `model` has; raises InputError if it has none."""
+    if (normalization := getattr(model, "normalization", "batch")) != "batch":
+        raise InputError(f"{caller}: normalization {normalization!r}: the networks of all known PyTorch names have BN")
     if dialects := tuple(getattr(model, "torch_names", ())):
         return dialects
     known = [name for name, module in modules().items() if getattr(module, "torch_names", ())]

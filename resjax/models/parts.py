@@ -9,7 +9,19 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.traverse_util import flatten_dict
 
-from resjax.layers import ORDERS, BatchNorm, Conv, Dropout, ResidualBlock, gelu, plain_convolutions, relu
+from resjax.layers import (
+    ORDERS,
+    BatchNorm,
+    Bias,
+    Conv,
+    DepthAttention,
+    Dropout,
+    ResidualBlock,
+    StreamMixing,
+    gelu,
+    plain_convolutions,
+    relu,
+)
 from resjax.models.densenet import DenseLayer
 from resjax.models.highway import HighwayLayer
 from resjax.models.speed_resnet import PatchStem
@@ -134,9 +146,15 @@ def _describe(call: _Call, args: tuple[Any, ...]) -> None:
             more += [f"{groups} groups"] if groups > 1 else []
             call.text = " ".join([f"conv {'x'.join(map(str, kernel))}, {module.features}", *more])
             call.macs = math.prod(call.outside) * math.prod(kernel) * call.inside[-1] // groups
-        case BatchNorm():
+        case BatchNorm() | Bias():
             activation = args[2] if len(args) > 2 else None
-            call.text = "BN" if activation is None else f"BN {_activation(activation)}"
+            does = "BN" if isinstance(module, BatchNorm) else "one bias" if module.shared else "bias"
+            call.text = does if activation is None else f"{does} {_activation(activation)}"
+        case StreamMixing():
+            call.text = f"{module.rule.count} streams mixed"
+        case DepthAttention():
+            call.text = "attention over earlier blocks"
+            call.macs = len(args[0]) * math.prod(call.inside)
         case nn.Dense():
             call.text = f"linear {module.features}"
             call.macs = math.prod(call.outside) * call.inside[-1]

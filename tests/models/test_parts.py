@@ -32,6 +32,22 @@ def test_the_parts_have_all_parameters_and_all_products(name):
     assert sum(part.repeats for part in blocks if part.shortcut) == model.num_blocks
 
 
+@pytest.mark.parametrize(
+    ("name", "fields", "texts"),
+    [
+        ("resnet_14", {"normalization": "fixup"}, ["one bias", "one bias ReLU"]),
+        ("resnet_14", {"streams": resjax.HyperConnections(3, dynamic=True)}, ["3 streams mixed"]),
+        ("preresnet_14", {"streams": resjax.AttentionResiduals()}, ["attention over earlier blocks"]),
+    ],
+)
+def test_what_has_the_place_of_norms_and_of_one_stream_is_counted_and_named(name, fields, texts):
+    model = resjax.create_model(name, widths=(2, 3, 4), **fields)
+    network = outline(model, (32, 32, 3))
+    assert network.parameters == sum(part.parameters for part in network.parts)
+    assert network.multiply_adds == multiply_adds(model, (32, 32, 3))
+    assert set(texts) <= {part.text for part in _layers(network)}
+
+
 def test_a_scanned_network_has_the_parts_of_the_unrolled_one():
     scanned = outline(resjax.create_model("resnet_20", scan=True), (32, 32, 3))
     assert scanned == outline(resjax.create_model("resnet_20", scan=False), (32, 32, 3))
