@@ -1,5 +1,6 @@
 """`--compiled`: the training step compiled for machines that are not here, beside plain Flax's of the same network."""
 
+import datetime
 import json
 import pathlib
 import time
@@ -60,6 +61,7 @@ def measure(networks: Sequence[tuple[str, str, int]], dtype: str, form: dict[str
     for where, name, batch in networks:
         machine = target(where)
         row: dict[str, Any] = {"target": where, "network": name, "batch": batch}
+        row["date"] = datetime.date.today().isoformat()
         own = create_network(name, dtype=jnp.dtype(dtype), **form)
         sides = {
             "resjax": (own, train.sgd(0.1, momentum=0.9, weight_decay=1e-4)),
@@ -90,17 +92,18 @@ def with_recorded(rows: list[dict[str, Any]], about: dict[str, Any], path: pathl
     def key(row):
         return tuple(row[name] for name in ("target", "network", "batch"))
 
-    known = {key(row): row for row in (*recorded["networks"], *rows)}
+    known = {key(row): {"date": recorded["date"]} | row for row in recorded["networks"]}
+    known |= {key(row): row for row in rows}
     return sorted(known.values(), key=key)
 
 
 def table(results: dict[str, Any]) -> str:
     """The results as a Markdown table."""
     lines = [
-        f"{results['date']}, {results['dtype']}, {', '.join(f'{k} {v}' for k, v in results['versions'].items())}",
+        f"All rows: {results['dtype']}, {', '.join(f'{k} {v}' for k, v in results['versions'].items())}",
         "",
-        "| target, network, batch | side | GB moved | temporaries MiB | peak MiB | TFLOP | kernels | ms at least |",
-        "|---|---|---|---|---|---|---|---|",
+        "| target, network, batch | side | GB moved | temporaries MiB | peak MiB | TFLOP | kernels | least ms | date |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     lines += [line(row, side) for row in results["networks"] for side in ("resjax", "flax") if side in row]
     return "\n".join(lines)
@@ -118,5 +121,6 @@ def line(row: dict[str, Any], side: str) -> str:
         f"{found['flops'] / 1e12:.2f}",
         f"{found['kernels']:,}",
         f"{1e3 * found['seconds_at_least']:.1f}",
+        row["date"],
     )
     return f"| {' | '.join(cells)} |"

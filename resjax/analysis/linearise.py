@@ -145,6 +145,8 @@ def _operations(jaxpr):
         yield equation.primitive.name, *(str(var) for var in equation.invars if isinstance(var, Literal))
         if equation.primitive.name in _CALLS:
             yield from _operations(_inner(equation)[0])
+        for branch in equation.params.get("branches", ()):  # a platform's each
+            yield from _operations(branch.jaxpr)
 
 
 def _run(jaxpr, consts, inputs, rectify):

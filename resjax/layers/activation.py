@@ -2,16 +2,33 @@
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 
 @jax.custom_jvp
 def relu(x: jax.Array) -> jax.Array:
     """max(x, 0) elementwise, with gradient 0 at 0; NaN stays NaN.
 
-    Written as a choice: XLA takes a maximum with a constant for an operation cheap enough to repeat, and on a CPU every
-    reader of a block's output repeats it, with the additions of all the blocks before. The gradient reads the output,
-    which the next convolution keeps for its own, so that nobody has to keep x.
+    The gradient reads the output, which the next convolution keeps for its own, so that nobody has to keep x.
     """
+    return positive_part(x)
+
+
+def positive_part(x: jax.Array) -> jax.Array:
+    """The value of `relu`.
+
+    Except on a TPU it is written as a choice: XLA takes a maximum with a constant for an operation cheap enough to
+    repeat, and on a CPU every reader of a block's output repeats it, with the additions of all the blocks before. On a
+    TPU the convolutions that read it shall do so, and nothing is written down between BN and them.
+    """
+    return lax.platform_dependent(x, tpu=_largest, default=_chosen)
+
+
+def _largest(x):
+    return jnp.maximum(x, jnp.zeros((), x.dtype))
+
+
+def _chosen(x):
     return jnp.where(x <= 0, jnp.zeros((), x.dtype), x)
 
 

@@ -9,7 +9,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from resjax.errors import InputError
 from resjax.layers.backend import faster_forms, mesh_of_batch, placed_by_xla
-from resjax.layers.cpu.conv import Geometry, conv_cpu, conv_xla, every_nth_pixel
+from resjax.layers.cpu.conv import Geometry, conv_cpu, conv_xla
 from resjax.layers.initializers import initializer
 
 CONV_OUTPUT = "conv_output"
@@ -90,9 +90,6 @@ def conv2d(
       InputError: for an unknown value of RESJAX_CPU_OPERATORS.
     """
     (top, left) = padding
-    if strides > 1 and kernel.shape[:2] == (1, 1) and padding == (0, 0):
-        # Otherwise the gradient is convolved with as many zeros as there are pixels that the stride leaves out.
-        x, strides = every_nth_pixel(x, strides), 1
     geometry = Geometry(((top, top), (left, left)), strides, dilation, groups=groups)
     if not faster_forms():
         return conv_xla(x, kernel, geometry)

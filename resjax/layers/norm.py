@@ -13,7 +13,7 @@ from jax import lax
 from resjax.errors import InputError
 from resjax.layers.activation import relu
 from resjax.layers.backend import faster_forms, mesh_of_batch, placed_by_xla
-from resjax.layers.cpu.norm import joined, moments_of, normalize
+from resjax.layers.cpu.norm import joined, moments_of, normalize, widened
 from resjax.layers.initializers import initializer
 
 MOMENTS = "batch_moments"
@@ -115,25 +115,31 @@ class BatchNorm(nn.Module):
 
         `moments` are those of the first channels, if they are known; y is pooled.
         """
-        parts, mesh = [self._groups(part) for part in (x, *more)], mesh_of_batch()
+        parts, mesh = (x, *more), mesh_of_batch()
+        if pool is not None:
+            # Normalising keeps the order of values, or with a negative scale turns it round: the largest of a window is
+            # known before. Only these are normalised then, and the gradient's sums run over them. The moments are those
+            # of the turned values, too, so that of x itself nothing is written down.
+            turned = scale < 0
+            turn = lambda value: jnp.where(turned, -value, value)  # noqa: E731
+            x, near, moments = turn(joined(parts)), turn(near), None
+            parts = (x,)
+        seen = [widened(self._groups(part)) for part in parts]
         known = [] if moments is None else [moments]
         begin, num_known = 0, 0 if moments is None else moments.shape[-1]
-        for part in parts:
+        for part, wide in seen:
             end = begin + part.shape[-1]
             if begin >= num_known:
-                known.append(moments_of(part, near[begin:end], mesh, faster_forms()))
+                known.append(moments_of(part, near[begin:end], mesh, faster_forms(), wide))
             begin = end
         moments = joined(known)
         if pool is not None:
-            # Normalising keeps the order of values, or with a negative scale turns it round: the largest of a window is
-            # known before. Only these are normalised then, and the gradient's sums run over them.
-            turned = scale < 0
-            x = joined((x, *more))
-            x = pool(jnp.where(turned, -x, x))
-            x = jnp.where(turned, -x, x)
-            parts = [self._groups(x)]
+            moments = jnp.stack([turn(moments[0]), moments[1]])
+            x = turn(pool(x))
+            seen = [widened(self._groups(x))]
+        parts, wides = zip(*seen, strict=True)
         shared = (moments, scale, bias, self.epsilon, mesh, rectified, self.dtype)
-        y = normalize(parts[0] if len(parts) == 1 else parts, *shared)
+        y = normalize(parts[0], *shared, wides[0]) if len(parts) == 1 else normalize(parts, *shared, wides)
         return y.reshape(*x.shape[:-1], y.shape[-1]), moments
 
     @nn.nowrap

@@ -1,6 +1,7 @@
 """Which operators a program gets: those of the platform that it is lowered for, whichever one traces it."""
 
 import collections
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,9 @@ import pytest
 from jax import export
 from jax.extend.mlir import ir
 
-from resjax.layers import plain_convolutions
+from resjax.layers import activation, plain_convolutions
+from resjax.layers.cpu import conv, norm
+from resjax.layers.cpu.conv import Geometry
 from resjax.models import VGG, ResNet
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -93,6 +96,45 @@ def test_one_export_holds_each_platforms_operators(name, train):
     assert _operations(exported, "cpu") == _operations(own, "cpu") != _operations(plain, "cpu")
     for operation in ("stablehlo.convolution", "stablehlo.dot_general", "stablehlo.while"):
         assert _operations(exported, "cuda")[operation] == _operations(plain, "tpu")[operation]
+
+
+X = jnp.asarray(np.random.default_rng(0).normal(size=(2, 5, 7, 4)), jnp.float32)
+KERNEL, DY = X[:1, :1, :4, :4], X[:, :3, :4]
+HOW = {"geometry": Geometry(((0, 0), (0, 0)), strides=2)}
+STATISTICS = jnp.float32([0, 1, -1, 0.5]), jnp.float32([1, -1, 2, 0.5]), jnp.float32([0.1, 0, -0.3, 1])
+
+
+@pytest.mark.parametrize(
+    ("form", "other", "arguments"),
+    [
+        (activation._largest, activation._chosen, (X.at[0, 0].set(jnp.float32([np.nan, np.inf, -np.inf, 0])),)),
+        (partial(norm._is_cut_once, by_x=False), partial(norm._is_cut_on_gpu, by_x=False), (X, *STATISTICS)),
+        (partial(norm._is_cut_once, by_x=True), partial(norm._is_cut_on_gpu, by_x=True), (X, *STATISTICS)),
+        (partial(conv._conv_plain, mesh=None, **HOW), partial(conv._conv_on_gpu, mesh=None, **HOW), (X, KERNEL)),
+        *(
+            (partial(gradient, **how), partial(gradient, conv=conv._conv_on_gpu, **how), arguments)
+            for gradient, how, arguments in (
+                (conv._input_gradient_plain, HOW | {"size": (5, 7), "mesh": None}, (KERNEL, DY)),
+                (conv._kernel_gradient_plain, HOW | {"size": (1, 1), "may_be_split": False}, (X, DY)),
+            )
+        ),
+    ],
+    ids=["relu", "where it cuts, for sums", "and by x", "1x1 at stride 2", "its input's gradient", "its kernel's"],
+)
+def test_the_forms_of_a_gpu_and_a_tpu_are_equal(form, other, arguments):
+    """No such machine is here: the forms themselves are called."""
+    np.testing.assert_allclose(np.float32(form(*arguments)), np.float32(other(*arguments)), rtol=1e-6, atol=1e-6)
+
+
+def test_a_tpu_repeats_relu_in_the_convolutions_that_read_it_and_a_gpu_takes_the_pixels_of_a_stride_first():
+    def count(platform, *operations):
+        function, arguments = _program("resnext", train=True, dtype=jnp.bfloat16)
+        module = jax.jit(function).trace(*arguments).lower(lowering_platforms=(platform,)).compiler_ir()
+        found = _operations(module, platform)
+        return tuple(found[f"stablehlo.{name}"] for name in operations)
+
+    (tpu, tpu_slices), (gpu, gpu_slices) = (count(name, "maximum", "slice") for name in ("tpu", "cuda"))
+    assert tpu > gpu and gpu_slices > tpu_slices
 
 
 def test_a_training_step_exported_for_every_platform_runs_on_this_one():

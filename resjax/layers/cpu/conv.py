@@ -1,5 +1,6 @@
 """Forms of one 2-D convolution: XLA's own, and those that are faster on a CPU."""
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -83,6 +84,18 @@ def _conv_plain(x, kernel, *, geometry, mesh):
     return conv_xla(x, kernel, geometry)
 
 
+def _conv_on_gpu(x, kernel, *, geometry, mesh):
+    """Takes the pixels that a 1x1 kernel sees first.
+
+    Otherwise its gradient is convolved with as many zeros as there are pixels that the stride leaves out. On a TPU both
+    are part of the convolution, and nothing is written down between them.
+    """
+    del mesh
+    if kernel.shape[:2] == (1, 1) and geometry.strides > 1 and geometry.pads == ((0, 0), (0, 0)):
+        x, geometry = every_nth_pixel(x, geometry.strides), geometry._replace(strides=1)
+    return conv_xla(x, kernel, geometry)
+
+
 def _output_shape(x, kernel, *, geometry, mesh=None):
     sizes = (
         (_extent(size, geometry.input_dilation) + low + high - _extent(k, geometry.dilation)) // geometry.strides + 1
@@ -126,7 +139,7 @@ def _apart(array, count):
     return jnp.moveaxis(array.reshape(*array.shape[:-1], count, -1), -2, 0)
 
 
-_conv = primitive("conv_cpu", _conv_on_cpu, _output_shape, _several_convolutions, _conv_plain)
+_conv = primitive("conv_cpu", _conv_on_cpu, _output_shape, _several_convolutions, _conv_plain, _conv_on_gpu)
 
 
 def _input_gradient_on_cpu(kernel, dy, *, size, geometry, mesh):
@@ -144,10 +157,9 @@ def _input_gradient_on_cpu(kernel, dy, *, size, geometry, mesh):
     return _forward(dy, turned, Geometry((pads[0], pads[1]), 1, dilation, geometry.strides, groups))
 
 
-def _input_gradient_plain(kernel, dy, *, size, geometry, mesh):
-    del mesh
+def _input_gradient_plain(kernel, dy, *, size, geometry, mesh, conv=_conv_plain):
     x = jax.ShapeDtypeStruct(_input_shape(kernel, dy, size=size, geometry=geometry), dy.dtype)
-    (dx,) = jax.linear_transpose(lambda x: conv_xla(x, kernel, geometry), x)(dy)
+    (dx,) = jax.linear_transpose(lambda x: conv(x, kernel, geometry=geometry, mesh=mesh), x)(dy)
     return dx
 
 
@@ -173,6 +185,7 @@ _input_gradient = primitive(
     _input_shape,
     _several_input_gradients,
     _input_gradient_plain,
+    functools.partial(_input_gradient_plain, conv=_conv_on_gpu),
 )
 
 
@@ -200,10 +213,10 @@ def _kernel_gradient_on_cpu(x, dy, *, size, geometry, may_be_split):
     return _device_gradient(x, dy, size, geometry, may_be_split)
 
 
-def _kernel_gradient_plain(x, dy, *, size, geometry, may_be_split):
+def _kernel_gradient_plain(x, dy, *, size, geometry, may_be_split, conv=_conv_plain):
     del may_be_split
     kernel = jax.ShapeDtypeStruct(_kernel_shape(x, dy, size=size, geometry=geometry), x.dtype)
-    (gradient,) = jax.linear_transpose(lambda kernel: conv_xla(x, kernel, geometry), kernel)(dy)
+    (gradient,) = jax.linear_transpose(lambda kernel: conv(x, kernel, geometry=geometry, mesh=None), kernel)(dy)
     return gradient
 
 
@@ -227,6 +240,7 @@ _kernel_gradient = primitive(
     _kernel_shape,
     _several_kernel_gradients,
     _kernel_gradient_plain,
+    functools.partial(_kernel_gradient_plain, conv=_conv_on_gpu),
 )
 
 ad.defbilinear(

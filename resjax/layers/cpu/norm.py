@@ -12,6 +12,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad
 from jax.sharding import Mesh, PartitionSpec
 
+from resjax.layers.activation import positive_part
 from resjax.layers.cpu.primitive import primitive
 
 MOMENTS_OF_BATCH = "moments_of_batch"
@@ -33,6 +34,7 @@ def normalize(
     mesh: Mesh | None = None,
     rectified: bool = False,
     dtype: Any = None,
+    wide: jax.Array | Sequence[jax.Array] | None = None,
 ) -> jax.Array:
     """Normalises x [.., N, H, W, C] by its `moments`, in float32 (float64 where x is); scale and bias are [C].
 
@@ -44,19 +46,21 @@ def normalize(
     With `rectified`, max(y, 0) is the result. `dtype` is that of the result; None is that of the computation.
 
     `mesh` is that of the devices that share N, split along its one axis; None where that is not known, or where x has
-    more axes.
+    more axes. `wide`, if given, is `widened` x.
     """
+    del wide
     mean, var = moments
     x = joined(x)
     y = ((_widened(x) - mean) * (lax.rsqrt(var + epsilon) * scale) + bias).astype(dtype or _dtype(x))
-    return _cut(y, y <= 0) if rectified else y
+    return positive_part(y) if rectified else y
 
 
 @normalize.defjvp
 def _tangents(epsilon, mesh, rectified, dtype, primals, tangents):
     """Value and tangents, in the order that transposes to two sums over dy, in one message, and one pass to dx."""
-    (parts, (mean, var), scale, bias), (dparts, (dmean, dvar), dscale, dbias) = primals, tangents
-    y = normalize(*primals, epsilon, mesh, rectified, dtype)
+    (parts, (mean, var), scale, bias, wide), (dparts, (dmean, dvar), dscale, dbias, dwide) = primals, tangents
+    y = normalize(*primals[:4], epsilon, mesh, rectified, dtype)
+    dparts = dparts if wide is None else dwide
     inverse = lax.rsqrt(var + epsilon)
     factor = inverse * scale
     slope = inverse * dscale - (0.5 * scale) * inverse**3 * dvar
@@ -80,6 +84,14 @@ def _tangents(epsilon, mesh, rectified, dtype, primals, tangents):
     return y, (joined(of_parts) + of_others).astype(y.dtype)
 
 
+def widened(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """(x without a gradient, x in the dtype of statistics), for functions that take both.
+
+    They read the first, and the second has their gradient: what they add up for it is rounded to x's dtype once.
+    """
+    return lax.stop_gradient(x), _widened(x)
+
+
 def joined(x: Any) -> jax.Array:
     """x itself, or of several arrays the one that they make, joined along their last axis."""
     if not isinstance(x, (list, tuple)):
@@ -95,13 +107,13 @@ def _cut(value, where):
     return jnp.where(where, jnp.zeros((), value.dtype), value)
 
 
-def _is_cut_on_cpu(x, mean, factor, bias, *, by_x):
+def _is_cut_once(x, mean, factor, bias, *, by_x):
     """Where max(.., 0) is 0: one answer, which the value gave already."""
     del by_x
     return (_widened(x) - mean) * factor + bias <= 0
 
 
-def _is_cut_plain(x, mean, factor, bias, *, by_x):
+def _is_cut_on_gpu(x, mean, factor, bias, *, by_x):
     """The sums and dx tell it by x, which both read anyway, each in its own way.
 
     With one answer for both, the kernel of the sums would write down for that of dx what it chose from dy.
@@ -113,10 +125,10 @@ def _is_cut_plain(x, mean, factor, bias, *, by_x):
 
 _is_cut: Primitive = primitive(
     "is_cut",
-    _is_cut_on_cpu,
+    _is_cut_once,
     lambda x, *_, by_x: jax.ShapeDtypeStruct(x.shape, jnp.bool_),
     lambda arrays, axes, by_x: _is_cut.bind(*_all_mapped(arrays, axes), by_x=by_x),
-    _is_cut_plain,
+    gpu=_is_cut_on_gpu,
 )
 
 
@@ -180,7 +192,13 @@ def _line(centred, slope, constant, mesh):
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3))
-def moments_of(x: jax.Array, near: jax.Array, mesh: Mesh | None = None, own_on_cpu: bool = True) -> jax.Array:
+def moments_of(
+    x: jax.Array,
+    near: jax.Array,
+    mesh: Mesh | None = None,
+    own_on_cpu: bool = True,
+    wide: jax.Array | None = None,
+) -> jax.Array:
     """Mean and biased variance of x [.., N, H, W, C] over N, H, W: [2, .., 1, 1, 1, C], float32 (float64 where x is).
 
     Args:
@@ -188,7 +206,9 @@ def moments_of(x: jax.Array, near: jax.Array, mesh: Mesh | None = None, own_on_c
       near: [C], about their mean; how near costs digits of bfloat16's variance on GPUs and TPUs, and of no other.
       mesh: that of `normalize`.
       own_on_cpu: whether a CPU takes fewer passes than XLA's other platforms, where x is not bfloat16.
+      wide: `widened` x, if x is the first of the two.
     """
+    del wide
     near = lax.stop_gradient(near.astype(_dtype(x)).reshape((1,) * (x.ndim - 1) + (-1,)))
     of_device = _own_moments.bind if own_on_cpu else _moments_plain
 
@@ -212,8 +232,9 @@ def moments_of(x: jax.Array, near: jax.Array, mesh: Mesh | None = None, own_on_c
 
 @moments_of.defjvp
 def _tangents_of_moments(mesh, own_on_cpu, primals, tangents):
-    (x, near), (dx, _) = primals, tangents
+    (x, near, wide), (dx, _, dwide) = primals, tangents
     moments = moments_of(x, near, mesh, own_on_cpu)
+    dx = dx if wide is None else dwide
     return moments, _moment_tangents(_widened(x) - moments[0], _widened(dx), mesh)
 
 

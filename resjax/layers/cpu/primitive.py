@@ -23,6 +23,7 @@ def primitive(
     shape: Callable[..., tuple[int, ...] | jax.ShapeDtypeStruct],
     batch: Callable[..., jax.Array],
     plain: Callable[..., jax.Array] | None = None,
+    gpu: Callable[..., jax.Array] | None = None,
 ) -> Primitive:
     """A primitive without rules of differentiation, which are to be added.
 
@@ -34,6 +35,7 @@ def primitive(
       batch: the rule of `jax.vmap`: (arrays, axes, **parameters) -> the result with the mapped axis in front. `axes`
         are ints, None where an array is not mapped; one of them is.
       plain: the computation on every other platform, where it is another one.
+      gpu: the computation on a GPU, where it is another one still.
     """
     operator = Primitive(name)
 
@@ -59,6 +61,8 @@ def primitive(
     operator.def_impl(run)
     operator.def_abstract_eval(abstract)
     mlir.register_lowering(operator, mlir.lower_fun(plain or cpu, multiple_results=False))
-    mlir.register_lowering(operator, mlir.lower_fun(cpu, multiple_results=False), platform="cpu")
+    for platform, own in (("cpu", cpu), ("cuda", gpu), ("rocm", gpu)):
+        if own is not None:
+            mlir.register_lowering(operator, mlir.lower_fun(own, multiple_results=False), platform=platform)
     batching.primitive_batchers[operator] = lambda arrays, axes, **parameters: (batch(arrays, axes, **parameters), 0)
     return operator

@@ -48,18 +48,24 @@ def test_what_cannot_be_compiled_is_one_line(text, message, capsys, tmp_path):
 
 def test_the_table_has_a_line_for_each_side():
     side = {"bytes": 45.8e9, "temporaries": 4606 * 2**20, "peak": 5000 * 2**20, "flops": 16.1e12, "kernels": 668}
-    row = {"target": "h200", "network": "wrn_28_10", "batch": 512, "resjax": side | {"seconds_at_least": 0.0163}}
+    row = {"target": "h200", "network": "wrn_28_10", "batch": 512, "date": "2026-11-30"}
+    row["resjax"] = side | {"seconds_at_least": 0.0163}
     row["flax"] = row["resjax"] | {"bytes": 50e9}
-    assert line(row, "resjax") == "| h200, wrn_28_10, 512 | resjax | 45.80 | 4,606 | 5,000 | 16.10 | 668 | 16.3 |"
-    text = table({"date": "2026-11-30", "dtype": "bfloat16", "versions": {"jax": "1"}, "networks": [row]})
+    assert (
+        line(row, "resjax")
+        == "| h200, wrn_28_10, 512 | resjax | 45.80 | 4,606 | 5,000 | 16.10 | 668 | 16.3 | 2026-11-30 |"
+    )
+    text = table({"dtype": "bfloat16", "versions": {"jax": "1"}, "networks": [row]})
     assert line(row, "resjax") in text and "| flax | 50.00 |" in text and "jax 1" in text
 
 
-def test_a_table_keeps_its_other_rows_if_the_compilers_are_the_same(tmp_path):
+def test_a_table_keeps_its_other_rows_and_their_dates_if_the_compilers_are_the_same(tmp_path):
     path, about = tmp_path / "compiled.json", {"versions": {"jax": "1"}, "dtype": "bfloat16"}
-    row = {"target": "h200", "network": "resnet_50", "batch": 256, "resjax": {"bytes": 2}}
-    other = row | {"batch": 128}
+    row = {"target": "h200", "network": "resnet_50", "batch": 256, "date": "2026-12-01", "resjax": {"bytes": 2}}
+    other = row | {"batch": 128, "date": "2026-11-29"}
+    undated = {key: value for key, value in row.items() if key != "date"} | {"batch": 64}
     assert with_recorded([row], about, path) == [row]
-    path.write_text(json.dumps(about | {"networks": [row | {"resjax": {"bytes": 1}}, other]}))
-    assert with_recorded([row], about, path) == [other, row]
+    recorded = {"networks": [row | {"resjax": {"bytes": 1}}, other, undated], "date": "2026-11-30"}
+    path.write_text(json.dumps(about | recorded))
+    assert with_recorded([row], about, path) == [undated | {"date": "2026-11-30"}, other, row]
     assert with_recorded([row], about | {"versions": {"jax": "2"}}, path) == [row]
