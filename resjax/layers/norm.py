@@ -124,10 +124,11 @@ class BatchNorm(nn.Module):
             turn = lambda value: jnp.where(turned, -value, value)  # noqa: E731
             x, near, moments = turn(joined(parts)), turn(near), None
             parts = (x,)
-        seen = [widened(self._groups(part)) for part in parts]
+        parts = [self._groups(part) for part in parts]
+        wides = [widened(part) for part in parts]
         known = [] if moments is None else [moments]
         begin, num_known = 0, 0 if moments is None else moments.shape[-1]
-        for part, wide in seen:
+        for part, wide in zip(parts, wides, strict=True):
             end = begin + part.shape[-1]
             if begin >= num_known:
                 known.append(moments_of(part, near[begin:end], mesh, faster_forms(), wide))
@@ -136,8 +137,8 @@ class BatchNorm(nn.Module):
         if pool is not None:
             moments = jnp.stack([turn(moments[0]), moments[1]])
             x = turn(pool(x))
-            seen = [widened(self._groups(x))]
-        parts, wides = zip(*seen, strict=True)
+            parts = [self._groups(x)]
+            wides = [widened(parts[0])]
         shared = (moments, scale, bias, self.epsilon, mesh, rectified, self.dtype)
         y = normalize(parts[0], *shared, wides[0]) if len(parts) == 1 else normalize(parts, *shared, wides)
         return y.reshape(*x.shape[:-1], y.shape[-1]), moments

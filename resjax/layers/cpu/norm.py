@@ -46,12 +46,12 @@ def normalize(
     With `rectified`, max(y, 0) is the result. `dtype` is that of the result; None is that of the computation.
 
     `mesh` is that of the devices that share N, split along its one axis; None where that is not known, or where x has
-    more axes. `wide`, if given, is `widened` x.
+    more axes. `wide`, if given, is `widened` x, and has its gradient.
     """
     del wide
     mean, var = moments
     x = joined(x)
-    y = ((_widened(x) - mean) * (lax.rsqrt(var + epsilon) * scale) + bias).astype(dtype or _dtype(x))
+    y = ((widened(x) - mean) * (lax.rsqrt(var + epsilon) * scale) + bias).astype(dtype or _dtype(x))
     return positive_part(y) if rectified else y
 
 
@@ -69,7 +69,7 @@ def _tangents(epsilon, mesh, rectified, dtype, primals, tangents):
     parts, dparts = (parts, dparts) if several else ((parts,), (dparts,))
     # Behind a barrier, the sums join the arrays anew: XLA would have the value write the joined array down for them.
     x = joined([lax.optimization_barrier(part) for part in parts]) if several else parts[0]
-    of_others = _line(_widened(x) - mean, slope, constant, mesh)
+    of_others = _line(widened(x) - mean, slope, constant, mesh)
     bias = jnp.broadcast_to(bias, mean.shape)
     if rectified:
         of_others = _cut(of_others, _where_cut(x, mean, factor, bias, by_x=False))
@@ -77,19 +77,11 @@ def _tangents(epsilon, mesh, rectified, dtype, primals, tangents):
     for part, dpart in zip(parts, dparts, strict=True):
         of_part = functools.partial(lax.slice_in_dim, start_index=begin, limit_index=begin + part.shape[-1], axis=-1)
         begin += part.shape[-1]
-        of_x = _widened(dpart) * of_part(factor)
+        of_x = widened(dpart) * of_part(factor)
         if rectified:
             of_x = _cut(of_x, _where_cut(part, *map(of_part, (mean, factor, bias)), by_x=True))
         of_parts.append(of_x)
     return y, (joined(of_parts) + of_others).astype(y.dtype)
-
-
-def widened(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """(x without a gradient, x in the dtype of statistics), for functions that take both.
-
-    They read the first, and the second has their gradient: what they add up for it is rounded to x's dtype once.
-    """
-    return lax.stop_gradient(x), _widened(x)
 
 
 def joined(x: Any) -> jax.Array:
@@ -110,7 +102,7 @@ def _cut(value, where):
 def _is_cut_once(x, mean, factor, bias, *, by_x):
     """Where max(.., 0) is 0: one answer, which the value gave already."""
     del by_x
-    return (_widened(x) - mean) * factor + bias <= 0
+    return (widened(x) - mean) * factor + bias <= 0
 
 
 def _is_cut_on_gpu(x, mean, factor, bias, *, by_x):
@@ -119,8 +111,8 @@ def _is_cut_on_gpu(x, mean, factor, bias, *, by_x):
     With one answer for both, the kernel of the sums would write down for that of dx what it chose from dy.
     """
     if by_x:
-        return (_widened(lax.optimization_barrier(x)) - mean) * factor + bias <= 0
-    return (_widened(x) - mean) * factor <= -bias
+        return (widened(lax.optimization_barrier(x)) - mean) * factor + bias <= 0
+    return (widened(x) - mean) * factor <= -bias
 
 
 _is_cut: Primitive = primitive(
@@ -141,7 +133,12 @@ def _all_mapped(arrays, axes):
     ]
 
 
-def _widened(x):
+def widened(x: jax.Array) -> jax.Array:
+    """x in the dtype of statistics.
+
+    Functions that are given both read x, and hand its gradient to this: what several of them add up for it is rounded
+    to x's dtype once.
+    """
     return x.astype(_dtype(x))
 
 
@@ -206,7 +203,7 @@ def moments_of(
       near: [C], about their mean; how near costs digits of bfloat16's variance on GPUs and TPUs, and of no other.
       mesh: that of `normalize`.
       own_on_cpu: whether a CPU takes fewer passes than XLA's other platforms, where x is not bfloat16.
-      wide: `widened` x, if x is the first of the two.
+      wide: `widened` x; if it is given, it has the gradient.
     """
     del wide
     near = lax.stop_gradient(near.astype(_dtype(x)).reshape((1,) * (x.ndim - 1) + (-1,)))
@@ -235,7 +232,7 @@ def _tangents_of_moments(mesh, own_on_cpu, primals, tangents):
     (x, near, wide), (dx, _, dwide) = primals, tangents
     moments = moments_of(x, near, mesh, own_on_cpu)
     dx = dx if wide is None else dwide
-    return moments, _moment_tangents(_widened(x) - moments[0], _widened(dx), mesh)
+    return moments, _moment_tangents(widened(x) - moments[0], widened(dx), mesh)
 
 
 def _axis(mesh, x):
@@ -249,7 +246,7 @@ def _axis(mesh, x):
 def _moments_cpu(x, near):
     """Measured from the mean of a few rows."""
     del near
-    return _moments_from(x, _widened(x[..., ::_ROWS, :, :]).mean(_AXES, keepdims=True))
+    return _moments_from(x, widened(x[..., ::_ROWS, :, :]).mean(_AXES, keepdims=True))
 
 
 def _moments_plain(x, near):
@@ -257,12 +254,12 @@ def _moments_plain(x, near):
     # (Chan et al. 1983, Algorithms for Computing the Sample Variance). In one pass, which the convolution that made x
     # can take along, the variance loses as many of float32's 24 digits as the mean's distance from `near`, squared, is
     # larger: of running statistics hardly any, and x has 8.
-    return _moments_from(x, near if x.dtype == jnp.bfloat16 else _widened(x).mean(_AXES, keepdims=True))
+    return _moments_from(x, near if x.dtype == jnp.bfloat16 else widened(x).mean(_AXES, keepdims=True))
 
 
 def _moments_from(x, near):
     """Mean and variance of x, measured from `near`."""
-    x, near = _widened(x), lax.stop_gradient(near)
+    x, near = widened(x), lax.stop_gradient(near)
     shift = (x - near).mean(_AXES, keepdims=True)
     var = jnp.square(x - near).mean(_AXES, keepdims=True) - jnp.square(shift)
     return jnp.stack([near + shift, jnp.maximum(var, 0)])
@@ -283,7 +280,7 @@ def _own_moments_jvp(primals, tangents):
     moments = _own_moments.bind(x, near)
     if type(dx) is ad.Zero:
         return moments, jnp.zeros_like(moments)
-    return moments, _moment_tangents(_widened(x) - moments[0], _widened(dx), None)
+    return moments, _moment_tangents(widened(x) - moments[0], widened(dx), None)
 
 
 def _is_cut_jvp(primals, tangents, *, by_x):

@@ -24,7 +24,7 @@ def _arrays(shape, dtype, mean):
 def _run(arguments, rectified, mesh=None, own_on_cpu=True):
     """(y, mean and variance) of x, scale, bias."""
     x, scale, bias = arguments
-    x, wide = widened(x)
+    wide = widened(x)
     moments = moments_of(x, jnp.zeros(x.shape[-1]), mesh, own_on_cpu, wide)
     return normalize(x, moments, scale, bias, EPSILON, mesh, rectified, wide=wide), moments
 
