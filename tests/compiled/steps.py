@@ -65,8 +65,10 @@ def compiled(name: str, machine: str) -> tuple[Outcome, float]:
 def record(kinds: Sequence[str], names: Sequence[str]) -> None:
     """Compiles steps for the machines of these kinds, "GPU" or "TPU", and writes what they need into the table."""
     versions = {name: version for name, version in compiler_versions().items() if name != "libtpu" or "TPU" in kinds}
-    known = recorded() if RECORD.exists() else {}
-    steps = known["steps"] if known.get("versions") == versions else {}
+    known = recorded() if RECORD.exists() else {"versions": {}, "steps": {}}
+    # The record of one kind stays when that of the other, and its compiler, is added.
+    same = all(versions.get(name, version) == version for name, version in known["versions"].items())
+    versions, steps = (known["versions"] | versions, known["steps"]) if same else (versions, {})
     table = {"versions": versions, "tolerance": TOLERANCE, "steps": steps}
     for name in names:
         for kind in kinds:

@@ -18,7 +18,7 @@ from experiments.runtime.compiled import needs
 from resjax import train
 from tests.conftest import ROOT
 
-pytestmark = [pytest.mark.fully_compiled, pytest.mark.slow]
+pytestmark = pytest.mark.fully_compiled
 
 
 def _parameters() -> dict:
@@ -40,6 +40,7 @@ def run():
     return config, task_of(program, sources, console)(config), check_target(config)
 
 
+@pytest.mark.slow  # minutes
 def test_the_training_step_fits(run):
     config, task, machine = run
     outcome = compile_step(config, task, machine, streamed=False)

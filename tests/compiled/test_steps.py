@@ -8,6 +8,8 @@ from experiments.runtime.targets import compiler_versions
 from tests.compiled.steps import GPUS, STEPS, TPUS, compiled, machine_of, recorded
 
 pytestmark = pytest.mark.fully_compiled
+# For a TPU others take minutes each.
+FOR_A_TPU = [pytest.param(name, marks=() if name in ("resnet, scan", "vgg") else pytest.mark.slow) for name in STEPS]
 
 
 @pytest.fixture
@@ -22,8 +24,7 @@ def test_a_step_for_a_gpu_needs_no_more_memory_and_traffic_than_is_recorded(name
     _check(name, "GPU")
 
 
-@pytest.mark.slow  # minutes each
-@pytest.mark.parametrize("name", STEPS)
+@pytest.mark.parametrize("name", FOR_A_TPU)
 def test_a_step_for_a_tpu_fits_and_needs_no_more_than_is_recorded(name, compilers):
     _check(name, "TPU")
 
