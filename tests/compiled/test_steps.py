@@ -2,10 +2,15 @@
 
 import importlib.util
 
+import jax.numpy as jnp
 import pytest
 
-from experiments.runtime.targets import compiler_versions
-from tests.compiled.steps import GPUS, STEPS, TPUS, compiled, machine_of, recorded
+from experiments.benchmarks.compiled import compile_step
+from experiments.benchmarks.flax_networks import flax_network
+from experiments.runtime.targets import compiler_versions, target
+from resjax import train
+from resjax.models import ResNet
+from tests.compiled.steps import GPUS, STEPS, TPU, TPUS, compiled, machine_of, recorded
 
 pytestmark = pytest.mark.fully_compiled
 # For a TPU others take minutes each.
@@ -27,6 +32,16 @@ def test_a_step_for_a_gpu_needs_no_more_memory_and_traffic_than_is_recorded(name
 @pytest.mark.parametrize("name", FOR_A_TPU)
 def test_a_step_for_a_tpu_fits_and_needs_no_more_than_is_recorded(name, compilers):
     _check(name, "TPU")
+
+
+def test_a_step_for_a_tpu_moves_less_than_plain_flax(compilers):
+    """A stem and a block: BN, ReLU and the stride of a shortcut are part of the convolutions that read them."""
+    fields = {"stage_sizes": (1,), "widths": (32,), "stem": "imagenet", "shortcut": "C", "num_classes": 1000}
+    model = ResNet(dtype=jnp.bfloat16, **fields)
+    own, plain = (
+        compile_step(network, train.sgd(0.1), "resnet_18", 128, target(TPU)) for network in (model, flax_network(model))
+    )
+    assert own.bytes < 0.9 * plain.bytes and own.temporaries < plain.temporaries
 
 
 def _check(name: str, kind: str) -> None:
