@@ -128,7 +128,7 @@ def shows(result):
         if len(known) > 1:
             text += (
                 f" It moves by a factor of {found['factor']:.2f}, as {found['over']} to the power"
-                f" {found['exponent']:.2f}."
+                f" {found['exponent']:.2f}{'' if all(found['inside']) else ', as far as the rates tried show'}."
             )
         sentences.append(text + (f" {lost} of {found['runs']} runs did not end and count as diverged." if lost else ""))
     return sentences

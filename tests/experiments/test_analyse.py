@@ -169,7 +169,8 @@ def test_learning_rates_are_transferred_over_depth_and_width(capsys, tmp_path):
     assert (code, err) == (0, "")
     assert (
         "preresnet, width 64: the best learning rate is 0.2 at 8 layers, 0.1 (at the end of those tried) at 20 layers."
-        " It moves by a factor of 2.00, as depth to the power -0.76. 1 of 7 runs did not end and count as diverged."
+        " It moves by a factor of 2.00, as depth to the power -0.76, as far as the rates tried show. 1 of 7"
+        " runs did not end and count as diverged."
     ) in text
     assert "preresnet, 8 layers: the best learning rate is 0.2 at 64 channels, 0.2 at 128 channels." in text
     assert "exponent 0.5, width 64: the best learning rate is 0.2 at 8 layers, 0.2 at 20 layers. It moves by a" in text
