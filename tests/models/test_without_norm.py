@@ -50,30 +50,30 @@ def test_fixup_is_the_network_of_its_authors(draw_variables):
 def test_fixup_starts_as_section_3_says(block, exponent):
     """L**(-1 / (2 m - 2)) for all but the last convolution, zero for it and the classifier; biases 0, factors 1."""
     shortcut = "A" if block == "basic" else "B"
-    options = {"block": block, "shortcut": shortcut, "stage_sizes": (3, 3, 3), "widths": (16, 16, 32)}
+    options = {"block": block, "shortcut": shortcut, "stage_sizes": (2, 2), "widths": (16, 32)}
     model = create_model("resnet_20", normalization="fixup", head_kernel_init="zeros", **options)
     params = jax.jit(model.init)(jax.random.key(0), IMAGES)["params"]
     assert not np.any(params["head"]["linear"]["kernel"]) and not np.any(
         jax.jit(model.apply)({"params": params}, IMAGES)
     )
-    *scaled, last = (name for name in sorted(params["stage_3"]["block_2"]) if name.startswith("conv_"))
-    for stage in ("stage_1", "stage_2", "stage_3"):
+    *scaled, last = (name for name in sorted(params["stage_2"]["block_2"]) if name.startswith("conv_"))
+    for stage in ("stage_1", "stage_2"):
         for own in params[stage].values():
             assert own["branch_factor"] == 1 and not np.any(own[last]["kernel"])
             assert not any(np.any(own[f"norm_{i + 1}"]["bias"]) for i in range(2 * len(scaled) + 2))
     for name in scaled:
-        kernel = params["stage_3"]["block_2"][name]["kernel"]
+        kernel = params["stage_2"]["block_2"][name]["kernel"]
         fan_out = np.prod(kernel.shape[:2]) * kernel.shape[3]
-        assert np.std(kernel) == pytest.approx(np.sqrt(2 / fan_out) * 9**exponent, rel=0.06)
+        assert np.std(kernel) == pytest.approx(np.sqrt(2 / fan_out) * 4**exponent, rel=0.06)
     # Every branch is zero, so that the last features are those of the stem, but for the channels that are added.
     stages = jax.jit(model.clone(features_only=True).apply)({"params": params}, IMAGES)
     if block == "basic":
-        np.testing.assert_array_equal(stages["final"][..., :16], stages["stem"][:, ::4, ::4])
+        np.testing.assert_array_equal(stages["final"][..., :16], stages["stem"][:, ::2, ::2])
 
 
-def _change(depth, **fields):
+def _change(num_blocks, **fields):
     """The mean absolute change of the logits in one small step of SGD over its rate, a tenth for biases and factors."""
-    model = create_model(f"resnet_{depth}", widths=(4, 8, 16), scan=True, **fields)
+    model = ResNet(stage_sizes=(num_blocks,), widths=(16,), scan=True, **fields)
     labels, rate = np.array([0, 3, 9, 3]), 1e-4
 
     @jax.jit
@@ -95,9 +95,9 @@ def _change(depth, **fields):
 def test_a_step_moves_the_function_by_as_much_at_any_depth():
     """Fixup's claim, with the rates of the authors' code, and a classifier that does not start at zero: it would hide
     all but itself in the first step. By the standard initialisation without BN, a step moves it by ever more."""
-    fixup = [_change(depth, normalization="fixup") for depth in (20, 56, 110)]
+    fixup = [_change(blocks, normalization="fixup") for blocks in (9, 27, 54)]  # of 20, 56 and 110 layers
     assert max(fixup) < 1.6 * min(fixup)
-    standard = [_change(depth, normalization="none") for depth in (20, 32)]
+    standard = [_change(blocks, normalization="none") for blocks in (9, 15)]
     assert standard[1] > 10 * standard[0] and standard[0] > 10 * max(fixup)
 
 
