@@ -17,7 +17,6 @@ from experiments.runtime.console import plain_console
 from experiments.runtime.exit_codes import exit_code, leave
 from experiments.runtime.files import to_json, write
 from experiments.runtime.machine import describe_devices, git_commit
-from experiments.runtime.numbers import check_numbers
 from experiments.studies import STUDIES, Measurements, Options
 from experiments.studies.figures import render
 from experiments.studies.page import Section, page
@@ -130,14 +129,10 @@ def check_values(name: str, options: Options) -> None:
     for field in ("draws", "path_images", "path_draws", "networks", "points", "batch_size"):
         if getattr(options, field) < 1:
             raise InputError(f"--{field}: expected a positive integer, got {getattr(options, field)}")
-    for field in ("images", "seed"):
-        if getattr(options, field) < 0:
-            raise InputError(f"--{field}: expected an integer >= 0, got {getattr(options, field)}")
     if options.points < 32:
         raise InputError(f"--points: expected at least 32, got {options.points}")
     if options.networks < 2:
         raise InputError(f"--networks: expected at least 2 for a covariance, got {options.networks}")
-    check_numbers(vars(options), "mean", "std")
     given = [f"--{field}" for field in ("model", "dataset", "mean", "std") if getattr(options, field) is not None]
     if given and not options.of:
         raise InputError(f"{', '.join(given)}: name the file of weights, too: {PROGRAM} {name} FILE ..")

@@ -24,7 +24,6 @@ from experiments.runtime import files
 from experiments.runtime.arguments import read_options
 from experiments.runtime.console import plain_console
 from experiments.runtime.exit_codes import exit_code, leave
-from experiments.runtime.numbers import check_numbers
 from experiments.runtime.targets import compiler_versions
 from resjax.errors import InputError
 from resjax.models import model_info, multiply_adds
@@ -90,7 +89,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def command():
         options = read_options(Options, PROGRAM, arguments, description=__doc__, most_used=_MOST_USED)
         options = dataclasses.replace(options, dtype=options.dtype or ("bfloat16" if options.compiled else "float32"))
-        check_numbers(vars(options))
         if options.compiled:
             results, name, text = run_compiled(options), "compiled", compiled.table
         elif options.input:

@@ -28,7 +28,6 @@ from experiments.runtime.console import plain_console
 from experiments.runtime.exit_codes import exit_code, leave
 from experiments.runtime.files import to_json
 from experiments.runtime.machine import hardware
-from experiments.runtime.numbers import check_numbers
 from experiments.training.pretrained import float32s, input_of
 from experiments.training.workdir import is_run, read_saved_run
 from resjax import pretrained_info
@@ -117,7 +116,6 @@ def run(options: Options, console: Console) -> dict[str, Any]:
     """
     if options.batch_size is not None and options.batch_size <= 0:
         raise InputError(f"--batch_size: expected a positive integer, got {options.batch_size}")
-    check_numbers(vars(options), "mean", "std")
     path = pathlib.Path(options.of)
     if not is_run(path):
         if path.is_dir() and not (path / "config.json").exists():

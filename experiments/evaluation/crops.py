@@ -33,7 +33,6 @@ from experiments.inputs.photographs import (
 from experiments.runtime.arguments import read_options, subject_first
 from experiments.runtime.backend import prepare_backend
 from experiments.runtime.files import write
-from experiments.runtime.numbers import check_numbers
 from experiments.training.metric import TOP_ERROR
 from experiments.training.workdir import Workdir, data_differences, is_run, read_saved_run
 from resjax import create_model, from_pretrained, load_torch_weights, pretrained_info, train
@@ -107,7 +106,6 @@ def evaluate_photographs(options: Evaluation, console: Console) -> dict[str, Any
       InputError: for a run, weights or images that cannot be read.
     """
     questions = options.questions(options.of, options.data_dir)
-    check_numbers(vars(options))
     config, make = _to_evaluate(options)
     check_options(config)
     prepare_backend((config.eval_batch_size,), config.compilation_cache)

@@ -18,7 +18,6 @@ from experiments.inputs.masks import MEAN, STD, load_split, splits
 from experiments.runtime.arguments import read_options, subject_first
 from experiments.runtime.figures import picture
 from experiments.runtime.files import read_json, write
-from experiments.runtime.numbers import check_numbers
 from experiments.training.workdir import Workdir, is_run, read_saved_run
 from resjax import from_pretrained, preprocessing, pretrained_info, train
 from resjax.data import mask_dataset_info
@@ -133,7 +132,6 @@ def predict(arguments: Sequence[str], console: Console) -> list[pathlib.Path]:
     program = "python -m experiments.segmentation predict"
     arguments = subject_first(program, arguments, ("--workdir",), _EARLIER)
     options = read_options(Prediction, program, arguments)
-    check_numbers(vars(options))
     workdir, saved = Workdir(options.of), read_saved_run(options.of, SEGMENTATION)
     segmenter = load_segmenter(options.of, "best", _class_names(options, saved))
     images = list(_read_images(options, saved.config))

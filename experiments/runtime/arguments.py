@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 import tyro
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
 
+from experiments.runtime.numbers import check_numbers
 from resjax.errors import InputError, did_you_mean
 
 _PIPE_WIDTH = 80  # columns where there is no terminal
@@ -60,7 +61,7 @@ def read_options(
       topics: what else the first screen names, with its text: flags that the caller answers.
 
     Raises:
-      InputError: for a command line that cannot be read.
+      InputError: for a command line that cannot be read, or a number out of the range of `check_numbers`.
       SystemExit: after help.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
@@ -87,7 +88,22 @@ def read_options(
         print(text, end="")
         raise
     print(complaint.getvalue(), end="", file=sys.stderr)  # warnings
+    check_numbers(_values(options))
     return options
+
+
+def _values(options: Any, prefix: str = "") -> dict[str, Any]:
+    """The value of every flag. The keys of a mapping are flags: fields of a network, which its name decides."""
+    found: dict[str, Any] = {}
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        if dataclasses.is_dataclass(value):
+            found |= _values(value, f"{prefix}{field.name}.")
+        elif isinstance(value, Mapping):
+            found |= {f"{prefix}{key}": each for key, each in value.items()}
+        else:
+            found[f"{prefix}{field.name}"] = value
+    return found
 
 
 class _Flag(NamedTuple):

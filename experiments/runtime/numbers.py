@@ -21,17 +21,19 @@ RANGES: dict[str, tuple[float, float]] = {
 }
 
 
-def check_numbers(fields: Mapping[str, Any], *besides: str) -> None:
+_ELSEWHERE = ("mean", "std")  # checked with the weights that they belong to
+
+
+def check_numbers(fields: Mapping[str, Any]) -> None:
     """Raises InputError for a number that is not finite, or far from any that makes sense.
 
     Narrower ranges, of one kind of run, are checked where they are known.
 
     Args:
       fields: flags with their values, flat; texts are passed over, of lists each number is checked.
-      *besides: flags whose numbers are checked elsewhere.
     """
     for name, value in fields.items():
-        if name in besides:
+        if name in _ELSEWHERE:
             continue
         low, high = RANGES.get(name, (-LARGEST if name.startswith("model.") else 0, LARGEST))
         for number in value if isinstance(value, (list, tuple)) else (value,):

@@ -18,6 +18,7 @@ from resjax.models.published.torch_names import DENSENET_NAMES
 from resjax.models.registry import IMAGENET_SHAPE, register_model
 
 # Table 1; 161 and its growth rate from the authors' code.
+_MOST_LAYERS = 1000
 _IMAGENET = {
     121: ((6, 12, 24, 16), 32),
     161: ((6, 12, 36, 24), 48),
@@ -58,6 +59,11 @@ class DenseNet(NormalizedNetwork):
     def __post_init__(self):
         for field in ("stage_sizes", "growth_rate", "stem_width"):
             check_positive(field, getattr(self, field))
+        if sum(self.stage_sizes) > _MOST_LAYERS:
+            raise InputError(
+                f"stage_sizes: {sum(self.stage_sizes):,} dense layers, of which each reads all before it; expected at"
+                f" most {_MOST_LAYERS:,}"
+            )
         check_rate("dropout_rate", self.dropout_rate)
         if isinstance(self.compression, bool) or not 0 < self.compression <= 1:
             raise InputError(f"compression: expected a number in (0, 1], got {self.compression!r}")

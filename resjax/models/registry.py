@@ -26,6 +26,7 @@ PLUGINS = "RESJAX_PLUGINS"
 NUMBER = "([1-9][0-9]{0,4})"
 _PLACEHOLDER = re.compile(r"<([^>]+)>")
 _SAMPLES = (1, 2, 8, 16, 50, 100)
+_MOST_BLOCKS = 10_000  # or layers; the papers' deepest has 600, and each is traced by itself where nothing is scanned
 
 T = TypeVar("T", bound=Callable[..., Any])
 
@@ -270,9 +271,12 @@ def create_model(name: str, **overrides: Any) -> nn.Module:
                 f"{name} takes no {override!r}{did_you_mean(override, fields)} (it takes {', '.join(sorted(fields))})"
             )
     try:
-        return family.module(**(family.fields_of(name) | overrides))
+        model = family.module(**(family.fields_of(name) | overrides))
     except InputError as error:
         raise InputError(f"{name}: {error}") from None
+    if model.num_blocks > _MOST_BLOCKS:
+        raise InputError(f"{name}: {model.num_blocks:,} blocks or layers, expected at most {_MOST_BLOCKS:,}")
+    return model
 
 
 def model_info(name: str) -> ModelInfo:

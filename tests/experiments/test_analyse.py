@@ -299,7 +299,7 @@ def test_the_report_stands_alone_and_says_what_is_missing():
         (["degradation"], "name the workdirs of plain and residual networks"),
         (["stochastic_depth"], "name the workdirs of networks with and without"),
         (["lesion", "--draws", "0"], "--draws: expected a positive integer, got 0"),
-        (["lesion", "--images", "-1"], "--images: expected an integer >= 0, got -1"),
+        (["lesion", "--images", "-1"], "--images: expected a number >= 0, got -1"),
         (["shattered", "--points", "31"], "--points: expected at least 32, got 31"),
         (["shattered", "--networks", "1"], "--networks: expected at least 2"),
         (["lesion", "--batch_size", "9"], "--batch_size: expected a multiple of 8"),

@@ -148,12 +148,12 @@ def signal_itself(signum: int) -> Callable[[], None]:
     return send
 
 
-def write_images(file: pathlib.Path) -> None:
-    """An .npz of small images whose brightness tells their label."""
+def write_images(file: pathlib.Path, number: int = 192) -> None:
+    """An .npz of small images whose brightness tells their label: `number` to train on, and 48 to test."""
     draw = np.random.default_rng(0)
-    labels = draw.permutation(np.arange(240) % 4)
-    images = (draw.integers(0, 50, (240, 8, 8, 3)) + 60 * labels[:, None, None, None]).astype(np.uint8)
-    parts = {"train": slice(0, 192), "test": slice(192, 240)}
+    labels = draw.permutation(np.arange(number + 48) % 4)
+    images = (draw.integers(0, 50, (number + 48, 8, 8, 3)) + 60 * labels[:, None, None, None]).astype(np.uint8)
+    parts = {"train": slice(0, number), "test": slice(number, number + 48)}
     arrays = {f"{name}_images": images[part] for name, part in parts.items()}
     np.savez(file, **arrays, **{f"{name}_labels": labels[part] for name, part in parts.items()})
 

@@ -299,6 +299,7 @@ def test_plain_networks_and_vgg_have_no_gates():
         (" wrn_28_10", "its name here is 'wrn_28_10'"),
         ("", r"unknown model '' \(names are densenet_.*, resnet_.*, vgg_15.*RESJAX_PLUGINS"),
         (20, "unknown model '20'"),
+        ("resnet_60002", "resnet_60002: 30,000 blocks or layers, expected at most 10,000"),
     ],
 )
 def test_wrong_names_are_told_what_is_valid(name, message):
@@ -321,6 +322,8 @@ def test_wrong_names_are_told_what_is_valid(name, message):
         ("resnet_20", {"dtype": jnp.int32}, "dtype: expected a floating-point"),
         ("resnet_20", {"dtype": "bfloat"}, "got 'bfloat'; did you mean 'bfloat16'"),
         ("resnet_20", {"stage_sizes": (3, 0, 3)}, r"stage_sizes: expected positive integers, got \(3, 0, 3\)"),
+        ("resnet_20", {"stage_sizes": (10**9, 1, 1)}, "resnet_20: 1,000,000,002 blocks .* at most 10,000"),
+        ("densenet_40_12", {"stage_sizes": (10**9, 1)}, r"stage_sizes: 1,000,000,001 dense layers.* at most 1,000"),
         ("resnet_20", {"widths": (16, 32)}, r"stage_sizes \(3, 3, 3\) and widths \(16, 32\)"),
         ("resnet_20", {"kernel_init": "he"}, "unknown kernel_init 'he'.*known: dirac, he_normal_fan_in"),
         (

@@ -46,4 +46,4 @@ def test_no_number_of_a_config_may_be_out_of_range(value):
 
 def test_what_is_no_number_is_passed_over_and_so_is_what_is_checked_elsewhere():
     check_numbers({"workdir": "runs", "nesterov": True, "workers": None, "scales": ("a",)})
-    check_numbers({"mean": (-1.0, math.nan)}, "mean")
+    check_numbers({"mean": (-1.0, math.nan)})

@@ -17,26 +17,37 @@ from tests.fuzz.formats.images import odd_image
 from tests.fuzz.formats.weights import random_variables
 from tests.helpers.voc_folder import encoded
 
+_OFF = ("--compilation_cache", "off")
+# Each ends soon, also with sound flags. {} is the case's folder.
 _COMMANDS = {
-    "experiments.cifar": ["--config", "quickstart", "--dry_run", "--compilation_cache", "off"],
-    "experiments.segmentation": ["--config", "quickstart", "--dry_run", "--compilation_cache", "off"],
-    "experiments.evaluate": ["resnet_20-cifar10", "--compilation_cache", "off"],
+    "experiments.cifar": ["--config", "quickstart", "--dry_run", *_OFF],
+    "experiments.imagenet": ["--config", "resnet_50", "--dry_run", *_OFF],
+    "experiments.segmentation": ["--config", "quickstart", "--dry_run", *_OFF],
+    "experiments.evaluate": ["resnet_20-cifar10", "--dataset", "arrays", "--data_dir", "{}", *_OFF],  # reads no images
     "experiments.analyse": ["lesion", "nothing-there"],
+    "experiments.predict": ["{}/weights", "{}/images/im0.png", "--workers", "0", "--overlays", "{}/overlays", *_OFF],
+    "experiments.export": ["{}/weights", "--to", "savedweights", "--output", "{}/exported"],
+    "experiments.models": ["--show", "resnet_20"],
+    "experiments.report": ["{}/run", "--output", "{}/report"],
+    "experiments.pack": ["{}/run", "--output", "{}/packed"],
+    "experiments.audit": ["{}/run"],  # has no checkpoint
+    "experiments.sweep": ["{}/study", "--vary", "seed=1,2", "cifar", "quickstart", "--nothing"],  # trains nothing
 }
 # Places that a person names are written to; a coordinator is waited for, as is asked.
 _NOT_TRIED = re.compile(
-    "dir|dry_run|output|readme|save|cache|coordinator|process|profile|tracker|scaling|device|host|help"
+    "dir|dry_run|output|overlays|sheet|svg|readme|save|cache|coordinator|process|profile|tracker|scaling|device|host"
+    "|target|fit|worker|help"
 )
 
 
 @functools.cache
 def _flags(module: str) -> list[tuple[str, str]]:
     """The flags of a command and what its help says that they take, e.g. ("--epochs", "INT")."""
-    out, whole = io.StringIO(), ["all"] if "--config" in _COMMANDS[module] else []
+    out = io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
-        importlib.import_module(module).main([*_COMMANDS[module], "--help", *whole])
+        importlib.import_module(module).main(["--help", "all"])
     said = re.sub(r"\x1b\[[0-9;]*m", "", out.getvalue())
-    found = set(re.findall(r"(--[a-z][a-z_.0-9]*)(?: ([A-Z{][^\s│]*))?", said))
+    found = {*re.findall(r"(--[a-z][a-z_.0-9]*)(?: ([A-Z{][^\s│]*))?", said), ("--nothing", "")}
     return sorted((flag, kind) for flag, kind in found if not _NOT_TRIED.search(flag))
 
 
@@ -45,11 +56,15 @@ def _read_command(folder: Path, rng: random.Random) -> Any:
 
     path = folder / "command.json"
     module, arguments = json.loads(path.read_text())
-    return run_command(module, arguments)
+    return run_command(module, [argument.replace("{}", str(folder)) for argument in arguments])
 
 
 def _command(folder: Path) -> None:
+    from tests.helpers.finished_run import write_run
+
     (folder / "command.json").write_text(json.dumps(["experiments.report", ["--help"]]))
+    _images_to_predict(folder)
+    write_run(folder / "run", "resnet_20")
 
 
 def _odd_command(rng: random.Random, folder: Path) -> None:
@@ -57,18 +72,21 @@ def _odd_command(rng: random.Random, folder: Path) -> None:
     arguments = list(_COMMANDS[module])
     whole = ("0", "-1", "1", "3", "7", "2147483648", "1000000000", "99999999999999999999", "9" * 400)
     numbers = (*whole, "1e9", "1e308", "-1e308", "nan", "inf", "-inf", "0.5", "1e-320")
-    others = ("None", "True", "x", "[bold]", "{}", "1,2", "é", "a" * 300, "\x1b[31m", "resnet_20", "wrn_10_1")
+    names = ("resnet_20", "wrn_10_1", "seed=1..9", "", "{}/none", "{}/images", "{}")
+    others = ("None", "True", "x", "[bold]", "{}", "1,2", "é", "a" * 300, "\x1b[31m", *names)
+    # A sweep's own flags stand before the training command's.
+    at = 1 if module == "experiments.sweep" else len(arguments)
     for _ in range(rng.choice((1, 1, 1, 2))):
         flag, kind = rng.choice(_flags(module))
         if not kind and rng.random() < 0.9:  # a switch
-            arguments.append(flag)
+            arguments.insert(at, flag)
             continue
         pools = {"INT": whole, "FLOAT": numbers, "STR": others}
         choices = [value for word in re.findall(r"\w+", kind) for value in pools.get(word, (word,))]
         value = rng.choice(choices if choices and rng.random() < 0.9 else (*numbers, *others))
-        arguments += [flag, *[value] * rng.choice((1, 1, 1, 1, 1, 2, 0))]
-    if module == "experiments.evaluate":  # reads no images: the data set is not there
-        arguments += ["--dataset", "arrays", "--data_dir", str(folder)]
+        arguments[at:at] = [flag, *[value] * rng.choice((1, 1, 1, 1, 1, 2, 0))]
+    if rng.random() < 0.1:  # what is named first
+        arguments[rng.randrange(2)] = rng.choice((*numbers, *others))
     (folder / "command.json").write_text(json.dumps([module, arguments]))
 
 
