@@ -139,7 +139,7 @@ def test_a_list_is_narrowed_by_a_pattern_or_a_part_of_the_name(capsys):
         _, out, _ = outcome(cifar.main, capsys, "--list", pattern)
         assert "wrn_28_10_dropout" in out and "wrn_16_4" not in out and "resnet_20" not in out
     code, _, err = outcome(cifar.main, capsys, "--list", "x*")
-    assert code == 2 and "none of the 117 configs" in err
+    assert code == 2 and f"none of the {len(PROGRAMS[CIFAR])} configs" in err
 
 
 @pytest.mark.quick
