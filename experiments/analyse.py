@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 
 import jax
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -25,11 +26,16 @@ from resjax import list_pretrained
 from resjax.errors import InputError, did_you_mean
 
 PROGRAM = "python -m experiments.analyse"
-QUICKEST = f"{PROGRAM} all resnet_20-cifar10 --dataset cifar10_mini"
+_MINI = "--dataset cifar10_mini"
+_TWIN = "plain_20-cifar10"
+# With the plain twin where the library has it: weights and images that need no training and no download.
+QUICKEST = " ".join(
+    [f"{PROGRAM} all resnet_20-cifar10", *([f"--plain {_TWIN}"] if _TWIN in list_pretrained() else []), _MINI]
+)
 ALL = "all"
 _LIST = "--list"
 _MOST_USED = (
-    "images", "draws", "dataset", "data_dir", "plain", "output", "checkpoint", "model", "batch_size", "seed",
+    "images", "draws", "dataset", "data_dir", "plain", "output", "checkpoint", "model", "batch_size",
 )  # fmt: skip
 _COMPARING = [name for name, study in STUDIES.items() if study.compares_runs]
 
@@ -71,7 +77,7 @@ def parse(arguments: Sequence[str]) -> tuple[str, Options]:
         Options,
         f"{PROGRAM} {name or 'STUDY'}",
         arguments,
-        description="Repeats a study of why residual networks work, on your network.",
+        description=f"Repeats studies of why residual networks work. First: {QUICKEST}",
         most_used=_MOST_USED,
         topics={
             "STUDY": f"{', '.join(names[:4])}, ..; all of them: {ALL}",
@@ -112,7 +118,7 @@ def run(name: str, options: Options, console: Console) -> None:
             if name != ALL:
                 raise
             console.print(f"{each}: not drawn: {error}", highlight=False)
-            sections.append(Section(STUDIES[each], missing=str(error)))
+            sections.append(Section(each, STUDIES[each], missing=str(error)))
     if name == ALL:
         facts = {
             "network": network.name if network is not None else "none",
@@ -169,7 +175,7 @@ def _load(name: str, options: Options) -> tuple[TrainedModel | None, TrainedMode
             network = load_weights(options.model, subject, options.dataset, *sizes, *more)
     if options.plain is not None:
         if _is_run(options.plain):
-            plain = load_run(options.plain, options.checkpoint, *sizes)
+            plain = load_run(options.plain, options.checkpoint, *sizes, options.dataset)
         else:
             plain = load_weights(None, options.plain, options.dataset, *sizes)
         if plain.model.num_blocks:
@@ -180,6 +186,11 @@ def _load(name: str, options: Options) -> tuple[TrainedModel | None, TrainedMode
             raise InputError(
                 f"--plain {options.plain}: {plain.name} has skips; give a network without (vgg_15, plain_20)"
             )
+        if network is not None and not np.array_equal(network.test.images, plain.test.images):
+            raise InputError(
+                f"--plain {options.plain}: {plain.name} is tested on other images than {network.name}; give networks of"
+                " the same data"
+            )
     return network, plain
 
 
@@ -187,14 +198,15 @@ def _study(name: str, measurements: Measurements, output: pathlib.Path, console:
     study, start = STUDIES[name], time.monotonic()
     result = to_json(study.measure(measurements))
     seconds = time.monotonic() - start
-    png, shows = render(study, result, study.about(measurements)), tuple(study.shows(result))
-    about = {"study": name, "source": study.source, "published": study.published, "shows": list(shows)}
+    (png, numbers), verdict = render(study, result, study.about(measurements)), study.judge(result)
+    about = {"study": name, "source": study.source, "published": study.published, "shows": study.sentences(result)}
+    about |= {"verdict": verdict.says, "rule": study.rule}
     write(output / f"{name}.json", {**about, "measure_seconds": round(seconds, 1), "result": result})
     write(output / f"{name}.png", png)
     console.print(f"\n{name} ({seconds:.0f} s): {output / name}.png", style="bold")
-    for sentence in shows:
+    for sentence in study.sentences(result):
         console.print(f"  {sentence}", highlight=False, markup=False)
-    return Section(study, png, shows)
+    return Section(name, study, png, numbers, tuple(study.shows(result)), verdict, "plain" in result)
 
 
 def _print_studies() -> None:

@@ -123,15 +123,16 @@ def load_run(
     return network
 
 
-def read_network(path: str, checkpoint: str, model: Network) -> tuple[dict[str, Any], int]:
-    """The variables of `model` in the checkpoint, "latest" or "best", of a workdir, and their step.
+def read_network(path: str, checkpoint: str | int, model: Network) -> tuple[dict[str, Any], int]:
+    """The variables of `model` in the checkpoint, "latest", "best" or a step, of a workdir, and their step.
 
     Raises:
       InputError: if there is none, it is damaged, or it is of another run than the workdir's.
     """
     workdir = Workdir(path)
     try:
-        variables, step = read_variables(workdir.checkpoints, checkpoint == "best", workdir.check_checkpoint)
+        wanted = checkpoint if isinstance(checkpoint, int) else None
+        variables, step = read_variables(workdir.checkpoints, checkpoint == "best", workdir.check_checkpoint, wanted)
     except CheckpointError as error:
         way_out = "Give the other --checkpoint, latest or best, or repeat the command that trained it"
         raise InputError(f"{path}: {error}. {way_out}") from None

@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 
 from experiments.evaluation.trained import load_run, load_weights
-from experiments.studies.study import Measurements, Study, percent
+from experiments.studies.study import AGREES, DIFFERS, PARTLY, Measurements, Study, Verdict, percent
 from experiments.training.workdir import is_run
 from resjax import analysis
 from resjax.errors import InputError
@@ -113,16 +113,17 @@ def shows(result):
             f" {barriers['matched']:.2f} matched, and {barriers['matched, BN reset']:.2f} with both. In the middle, the"
             f" error is {percent(middle['as they are'])} as they are, {percent(middle['matched, BN reset'])} with both."
         )
-    found = result["network"]["curves"]
-    before, after = found["as they are"]["barrier"], found["matched, BN reset"]["barrier"]
-    verdict = "Agrees" if after < 0.5 * before else "Agrees in part" if after < before else "Does not agree"
-    is_copy = result["network"]["other"] == _COPY
-    sentences.append(
-        f"{verdict} with the papers{', as a copy must' if is_copy else ''}: matching and new BN statistics take the"
-        f" barrier from {before:.2f} to {after:.2f}."
-        f"{' --connectivity.other compares two networks that were trained apart.' if is_copy else ''}"
-    )
+    if result["network"]["other"] == _COPY:
+        sentences.append("--connectivity.other compares two networks that were trained apart.")
     return sentences
+
+
+def judge(result):
+    found = result["network"]
+    before, after = (found["curves"][curve]["barrier"] for curve in ("as they are", "matched, BN reset"))
+    why = f"matching and new BN statistics take the barrier from {before:.2f} to {after:.2f}"
+    why += ", as they must for a copy" if found["other"] == _COPY else ""
+    return Verdict(AGREES if after < 0.5 * before else PARTLY if after < before else DIFFERS, why)
 
 
 def _about(measurements):
@@ -137,6 +138,10 @@ STUDY = Study(
     "Channels can change places without a change of the function. Once those of two wide networks are in one order, the"
     " line between them has hardly any barrier; a ResNet-20 must be 32 times as wide. Networks on the line lose the"
     " variance of their activations. New BN statistics give it back, and lower the barrier by 60 to 100 %.",
+    "From left to right, the weights go over from one network to the other. A hump in the middle is a barrier. It"
+    " should be lower once equal channels are in equal places, and lower still with new BN statistics.",
+    "Agrees if matching and new BN statistics take away more than half of the barrier, in part if some of it.",
+    judge,
     measure,
     draw,
     shows,

@@ -5,7 +5,7 @@ import numpy as np
 from experiments.configs.named import network_text
 from experiments.configs.programs import CIFAR, IMAGENET
 from experiments.evaluation.trained import image_shape, read_records
-from experiments.studies.study import Measurements, Study, about_runs
+from experiments.studies.study import AGREES, DIFFERS, OPEN, PARTLY, Measurements, Study, Verdict, about_runs
 from experiments.training.workdir import read_saved_run
 from resjax.errors import InputError
 from resjax.models import weighted_layers
@@ -79,11 +79,29 @@ def shows(result):
     return sentences
 
 
+def judge(result):
+    changes = {}
+    for kind in ("plain", "residual"):
+        rows = [row for row in result["runs"] if row["kind"] == kind]
+        if len({row["depth"] for row in rows}) < 2:
+            return Verdict(OPEN, f"{kind} networks of two depths are missing")
+        changes[kind] = rows[-1]["train_error"] - rows[0]["train_error"]
+    plain, residual = changes["plain"], changes["residual"]
+    why = f"with depth, the training error of plain networks changes by {plain:+.1f} points, that of residual ones by"
+    why += f" {residual:+.1f}"
+    return Verdict(AGREES if residual < 0 < plain else PARTLY if residual < plain else DIFFERS, why)
+
+
 STUDY = Study(
     "Degradation: error against depth",
     "He et al. 2015, arXiv 1512.03385, section 4.2, figure 6",
     "Training and test errors of plain networks with 20, 32, 44 and 56 layers rise with depth. Those of residual"
     " networks fall: 8.75, 7.51, 7.17 and 6.97 % test error.",
+    "Curves that rise to the right are networks that get worse as layers are added, on the training images, too, so"
+    " that it is no overfitting. With skips they should fall.",
+    "Agrees if from the shallowest to the deepest the training error of plain networks rises and that of residual ones"
+    " falls; in part if it only changes more for plain ones.",
+    judge,
     measure,
     draw,
     shows,

@@ -11,7 +11,7 @@ from experiments.configs.named import network_text
 from experiments.configs.programs import CIFAR, IMAGENET
 from experiments.evaluation.trained import image_shape
 from experiments.runtime.figures import look
-from experiments.studies.study import Measurements, Study, about_runs
+from experiments.studies.study import AGREES, DIFFERS, OPEN, Measurements, Study, Verdict, about_runs
 from experiments.training.workdir import Workdir, read_saved_run
 from resjax import analysis
 from resjax.errors import InputError
@@ -19,6 +19,7 @@ from resjax.models import weighted_layers
 
 _LABELS = {"train_loss": "training loss", "test_loss": "test loss", "test_error": "test error (%)"}
 # What makes a network deeper or wider, and changes nothing else.
+_SCALED = "exponent 0.5"  # in the name of a network whose branches are scaled by 1 / sqrt(depth)
 _SIZES = {"stage_sizes", "widths", "depth", "widening_factor"}
 
 
@@ -134,12 +135,34 @@ def shows(result):
     return sentences
 
 
+def judge(result):
+    over_depth = [found for found in result["transfer"] if found["over"] == "depth" and len(found["sizes"]) > 1]
+    factors = {
+        scaled: [
+            found["factor"]
+            for found in over_depth
+            if (_SCALED in found["parametrisation"]) == scaled and found["factor"] is not None
+        ]
+        for scaled in (True, False)
+    }
+    if not all(factors.values()):
+        return Verdict(OPEN, f"networks of two depths with {_SCALED} and with branches of one scale are missing")
+    scaled, unscaled = (max(factors[key]) for key in (True, False))
+    why = f"the best learning rate moves by a factor of {scaled:.2f} at most where branches are scaled, of"
+    return Verdict(AGREES if scaled < unscaled else DIFFERS, f"{why} {unscaled:.2f} where not")
+
+
 STUDY = Study(
     "Learning-rate transfer: loss against the learning rate, over depth and width",
     "Bordelon et al. 2023, arXiv 2309.16620",
     "With branches scaled by 1 / sqrt(depth), together with the scaling of muP over width, the best learning rate of"
     " residual networks on CIFAR-10 stays the same over depth and width. With branches of one scale it falls with"
     " depth.",
+    "Each curve is a network; its star is the best learning rate. Stars above each other mean that a rate found on a"
+    " small network serves a large one. Stars that go to the left mean that deeper networks need smaller rates.",
+    f"Agrees if over depth the best learning rate moves by a smaller factor with branches scaled by 1 / sqrt(depth)"
+    f" ({_SCALED}) than with branches of one scale.",
+    judge,
     measure,
     draw,
     shows,

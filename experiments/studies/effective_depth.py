@@ -3,7 +3,7 @@
 import numpy as np
 
 from experiments.runtime.figures import whole_numbers
-from experiments.studies.study import Measurements, Study, about_paths
+from experiments.studies.study import AGREES, DIFFERS, PARTLY, Measurements, Study, Verdict, about_paths
 from resjax import analysis
 
 
@@ -61,15 +61,32 @@ def shows(result):
     ]
 
 
+def judge(result):
+    measured, predicted = np.array(result["effective_depth"]), np.array(result["predicted_depth"])
+    n = len(measured)
+    share = measured[0] / (n - 1) if n > 1 else 0.0
+    off = np.abs(measured - predicted).mean() / n
+    why = f"the first block's gradient came through {measured[0]:.1f} of {n - 1} later blocks on average, and the"
+    why += f" unravelled view is off by {np.abs(measured - predicted).mean():.2f} blocks"
+    return Verdict(AGREES if share < 0.5 and off < 0.1 else PARTLY if share < 0.5 or off < 0.1 else DIFFERS, why)
+
+
 STUDY = Study(
     "Effective depth of each block's gradient",
     "Wu et al. 2016, arXiv 1611.10080, section 2",
     "Unravelled, a residual network is an ensemble of sub-networks. Those deeper than an effective depth hardly"
     " contribute to gradients. Blocks are therefore not trained end-to-end through all others, and beyond that depth"
     " more width serves better than more blocks.",
+    "Right: a curve far below the dotted line means that a block's gradient arrives through few of the blocks behind"
+    " it. Where it follows the dashed line, one decay rate explains all blocks. Left: for each block, the numbers of"
+    " later blocks that its gradient came through.",
+    "Agrees if the first block's gradient comes through less than half of the later blocks on average, and measured and"
+    " predicted depth differ by less than a tenth of the blocks; in part if one of the two holds.",
+    judge,
     measure,
     draw,
     shows,
     place=40,
     about=about_paths,
+    no_plain="In a plain network, every gradient comes through all later layers.",
 )

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from experiments.studies.study import Measurements, Study, percent
+from experiments.studies.study import AGREES, DIFFERS, PARTLY, Measurements, Study, Verdict, percent
 from resjax import analysis
 
 
@@ -70,11 +70,27 @@ def shows(result):
     return sentences
 
 
+def judge(result):
+    index = result["network"]["smoothness_index"]
+    why = f"the smoothness index is {index:.2f}"
+    smoother = True
+    if "plain" in result:
+        plain = result["plain"]["smoothness_index"]
+        smoother, why = index > plain, f"{why}, that of the plain network {plain:.2f}"
+    return Verdict(AGREES if index > 0.5 and smoother else PARTLY if index > 0.5 or smoother else DIFFERS, why)
+
+
 STUDY = Study(
     "Ensembles of paths",
     "Veit et al. 2016, arXiv 1605.06431, section 4",
     "Residual networks behave like ensembles: their error depends smoothly on the number of valid paths, which each"
     " deleted block halves. A plain network has one path.",
+    "Left: each step to the right deletes a block, which halves the number of paths. A slope without a cliff is an"
+    " ensemble that shrinks. Right: how often two networks with different blocks deleted disagree, against how often"
+    " they err.",
+    "Agrees if the smoothness index is above 0.5 and above that of the plain network; in part if one of the two holds."
+    " The index is 1 minus the largest rise of the mean error by one more deletion, as a fraction of the whole rise.",
+    judge,
     measure,
     draw,
     shows,

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from experiments.runtime.figures import whole_numbers
-from experiments.studies.study import Measurements, Study, percent
+from experiments.studies.study import AGREES, DIFFERS, PARTLY, Measurements, Study, Verdict, percent
 from resjax import analysis
 from resjax.errors import InputError
 
@@ -104,17 +104,18 @@ def shows(result):
             f" on average, {values[:, 0].mean() * len(values):.3g} times 1 / depth. The top {found['count']} hold"
             f" {percent(np.mean(found['energy']))} of the squared norm."
         )
-    network = result["network"]
-    times = _neighbours(network) / np.mean(network["random"])
-    verdict = "Agrees" if _neighbours(network) > 0.5 else "Agrees in part" if times > _MORE else "Does not agree"
-    sentences.append(
-        f"{verdict} with the paper: neighbours of one stage are {times:.0f} times as aligned as random spaces; complete"
-        f" alignment would be {1 / np.mean(network['random']):.0f} times."
-    )
     if "plain" in result:
-        less = _neighbours(result["plain"]) < _neighbours(network)
+        less = _neighbours(result["plain"]) < _neighbours(result["network"])
         sentences.append(f"Without skips, neighbours are {'less' if less else 'not less'} aligned.")
     return sentences
+
+
+def judge(result):
+    network = result["network"]
+    aligned, random = _neighbours(network), np.mean(network["random"])
+    why = f"neighbours of one stage are {aligned / random:.0f} times as aligned as random spaces; complete alignment"
+    why += f" would be {1 / random:.0f} times"
+    return Verdict(AGREES if aligned > 0.5 else PARTLY if aligned > _MORE * random else DIFFERS, why)
 
 
 def _neighbours(found):
@@ -133,6 +134,11 @@ STUDY = Study(
     "In networks that generalise well, the top left and right singular vectors of residual Jacobians align with each"
     " other and across depth, and the top singular values fall as 1 / depth. Fully-connected networks have residual"
     " Jacobians of at most as many ranks as classes. Without skip connections, there is no such alignment.",
+    "Bright cells off the diagonal are blocks that stretch the same directions. In the next panel, curves above the"
+    " grey line are spaces that overlap more than random ones.",
+    f"Agrees if the top left singular spaces of neighbours share more than half, in part if more than {_MORE} times as"
+    " much as random ones.",
+    judge,
     measure,
     draw,
     shows,

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib import colors
 
 from experiments.runtime.figures import logarithmic
-from experiments.studies.study import Measurements, Study
+from experiments.studies.study import AGREES, DIFFERS, PARTLY, Measurements, Study, Verdict
 from resjax import analysis
 from resjax.errors import InputError
 
@@ -136,11 +136,6 @@ def shows(result):
             f" It {rise} filter lengths, with {more} on the line."
         )
     network = result["network"]
-    smooth = network["bends"] == 0 and _rises(network)
-    sentences.append(
-        f"{'Agrees' if smooth else 'Does not agree'} with the paper: the surface around a network with skips"
-        f" {'is smooth, with one basin' if smooth else 'is not smooth' if network['bends'] else 'has no basin'}."
-    )
     if "plain" in result and not (_rises(network) and _rises(result["plain"])):
         sentences.append("One of the two has no basin on this line, so that their widths are not compared.")
     elif "plain" in result:
@@ -152,6 +147,14 @@ def shows(result):
             " chaotic from 56 layers on, and still nearly convex at 20."
         )
     return sentences
+
+
+def judge(result):
+    network = result["network"]
+    one_minimum, basin = network["bends"] == 0, _rises(network)
+    found = "is smooth, with one basin" if one_minimum and basin else "has no basin" if one_minimum else "is not smooth"
+    why = f"the surface around the network {found}"
+    return Verdict(AGREES if one_minimum and basin else PARTLY if one_minimum or basin else DIFFERS, why)
 
 
 def _rises(found):
@@ -171,6 +174,11 @@ STUDY = Study(
     "Li et al. 2018, arXiv 1712.09913, sections 4 and 5, figures 1, 5 and 6",
     "With skips, the surface around a minimum stays smooth and nearly convex at any depth. Without, it becomes chaotic"
     " as depth grows: nearly convex at 20 layers, chaotic at 56 and 110. Flat, wide minima have smaller test errors.",
+    "The network is in the middle; each point around it is the same network with its weights moved. Round contours and"
+    " one bowl are a loss that is easy to descend. Ridges, or contours that close elsewhere, are hills and traps.",
+    "Agrees if the line through the network has no further minimum and rises by 1 on both sides; in part if one of the"
+    " two holds.",
+    judge,
     measure,
     draw,
     shows,

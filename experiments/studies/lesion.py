@@ -3,8 +3,10 @@
 import numpy as np
 
 from experiments.runtime.figures import whole_numbers
-from experiments.studies.study import Measurements, Study, percent
+from experiments.studies.study import AGREES, DIFFERS, PARTLY, Measurements, Study, Verdict, percent
 from resjax import analysis
+
+_HARMLESS = 0.1  # of the way from the error to chance: so much a deleted block may cost
 
 
 def measure(measurements: Measurements):
@@ -72,7 +74,7 @@ def shows(result):
     sentences = []
     for errors in result.values():
         single, base = np.array(errors["single"]), errors["base"]
-        inner = np.delete(single, errors["transitions"])
+        inner = _inner(errors)
         if errors["skip"] is None:
             sentences.append(
                 f"{errors['name']}: error {percent(base)} without deletions. With one layer deleted, the median is"
@@ -98,12 +100,38 @@ def shows(result):
     return sentences
 
 
+def judge(result):
+    errors = result["network"]
+    if errors["skip"] is None:
+        return Verdict(DIFFERS, "the network that is named first has no residual blocks")
+    block, skip = np.median(_inner(errors)), np.median(errors["skip"])
+    harmless = errors["base"] + _HARMLESS * (errors["chance"] - errors["base"])
+    why = f"without a block, the median error is {percent(block)}, without a skip {percent(skip)}"
+    worse = [skip]
+    if "plain" in result:
+        worse.append(np.median(result["plain"]["single"]))
+        why += f", without a layer of the plain network {percent(worse[-1])}"
+    fewer = block < min(worse)
+    return Verdict(AGREES if fewer and block <= harmless else PARTLY if fewer else DIFFERS, why)
+
+
+def _inner(errors):
+    """The errors without one of the blocks that keep the shape."""
+    return np.delete(np.array(errors["single"]), errors["transitions"])
+
+
 STUDY = Study(
     "Lesions: deleting blocks, skips and layers",
     "Veit et al. 2016, arXiv 1605.06431, section 4.1 and 4.2, figures 3 to 5",
     "Deleting any block that keeps the shape from a trained ResNet-110 hardly changes its error. Deleting a"
     " down-sampling block changes it modestly. Deleting any layer of VGG leaves chance. With k random blocks deleted,"
     " the error grows smoothly, to about 0.2 at 10 of 54.",
+    "Left: a flat curve near the dashed line means that no single block matters much. Squares are the blocks that halve"
+    " the resolution. The plain network's curve, near chance, is what happens where every layer is needed. Right: the"
+    " error of a residual network grows step by step; a plain one is broken by the first deletion.",
+    "Agrees if the median error without one block that keeps the shape is below those without one skip and without one"
+    " layer of the plain network, and at most a tenth of the way from the error to chance; in part if only below.",
+    judge,
     measure,
     draw,
     shows,

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from experiments.runtime.figures import whole_numbers
-from experiments.studies.study import Measurements, Study, percent
+from experiments.studies.study import AGREES, DIFFERS, OPEN, Measurements, Study, Verdict, percent
 from resjax import analysis
 from resjax.errors import InputError
 
@@ -107,15 +107,6 @@ def shows(result):
             f" {left[len(left) // 2]} left."
         )
     network = result["network"]
-    if any(found["harmless_first"][0] > _AT_CHANCE * found["chance"] for found in result.values()):
-        sentences.append("Whether it agrees with the paper is not said: a network is near chance.")
-    elif "plain" in result:
-        fractions = [_least(found) / found["nonlinearities"] for found in result.values()]
-        better = fractions[0] < fractions[1]
-        sentences.append(
-            f"{'Agrees with' if better else 'Does not agree with'} the paper: of variable depth, with skips, the"
-            f" network needs {percent(fractions[0])} of its nonlinearities, of fixed depth {percent(fractions[1])}."
-        )
     half = len(network["lesions"]) // 2
     random = np.interp(0.5, np.array(network["left"])[::-1] / network["nonlinearities"], network["random"][::-1])
     sentences.append(
@@ -124,6 +115,16 @@ def shows(result):
         " where training goes on, which it does not here."
     )
     return sentences
+
+
+def judge(result):
+    if "plain" not in result:
+        return Verdict(OPEN, "a plain network is missing (--plain)")
+    if any(found["harmless_first"][0] > _AT_CHANCE * found["chance"] for found in result.values()):
+        return Verdict(OPEN, "a network is near chance")
+    fractions = [_least(found) / found["nonlinearities"] for found in result.values()]
+    why = f"of variable depth, with skips, the network needs {percent(fractions[0])} of its nonlinearities, of fixed"
+    return Verdict(AGREES if fractions[0] < fractions[1] else DIFFERS, f"{why} depth {percent(fractions[1])}")
 
 
 def _bound(found):
@@ -148,6 +149,11 @@ STUDY = Study(
     "After training, many nonlinear units can be made linear at little cost, if training goes on under a penalty on"
     " their number. Networks of variable depth, such as residual ones, then err less than those of fixed depth,"
     " although neither is harder to train.",
+    "Left: the error with one ReLU replaced by the identity; peaks are those that matter. Right: how long the error"
+    " stays low while more and more are replaced, the harmless ones first. The longer, the more of the depth is spare.",
+    "Agrees if the network keeps its error within a third of the way to chance with a smaller fraction of its"
+    f" nonlinearities than the plain one. Open if one of them errs on more than {100 * _AT_CHANCE:.0f} % of chance.",
+    judge,
     measure,
     draw,
     shows,

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from experiments.runtime.figures import whole_numbers
-from experiments.studies.study import Measurements, Study, percent
+from experiments.studies.study import AGREES, DIFFERS, PARTLY, Measurements, Study, Verdict, percent
 from resjax import analysis, train
 from resjax.data import load_dataset
 from resjax.errors import InputError
@@ -97,12 +97,15 @@ def shows(result):
                     f"A block that widens the features gains {100 * wider:+.1f} points on average, another"
                     f" {100 * others.mean():+.1f}."
                 )
-    falls = (np.diff(result["network"]["linear"]) < -_FALL).sum()
-    sentences.append(
-        f"{'Agrees' if falls == 0 else 'Agrees in part'} with the paper: linear separability rises"
-        f" {'' if falls == 0 else 'for the most part '}with depth, which no loss asks of the blocks in between."
-    )
     return sentences
+
+
+def judge(result):
+    linear = np.array(result["network"]["linear"])
+    falls, rises = int((np.diff(linear) < -_FALL).sum()), linear[-1] > linear[0]
+    why = f"the probe is right on {percent(linear[0])} behind the first block and on {percent(linear[-1])} behind the"
+    why += f" last, and falls at {falls} of {len(linear) - 1} blocks"
+    return Verdict(AGREES if rises and not falls else PARTLY if rises else DIFFERS, why)
 
 
 STUDY = Study(
@@ -110,6 +113,11 @@ STUDY = Study(
     "Alain & Bengio 2016, arXiv 1610.01644, sections 3 and 4",
     "Without being trained for it, features become more and more linearly separable with depth: the error of a linear"
     " classifier behind each layer falls monotonically, in ResNet-50 and in Inception v3.",
+    "A curve that rises from block to block: each makes the classes easier to tell apart with a flat cut, although only"
+    " the last one was asked to. Dotted lines are blocks that widen the features.",
+    f"Agrees if the accuracy of the linear probe rises from the first block to the last, and falls at none by more than"
+    f" {100 * _FALL:.0f} points; in part if it only rises from the first to the last.",
+    judge,
     measure,
     draw,
     shows,

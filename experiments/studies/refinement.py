@@ -3,7 +3,7 @@
 import numpy as np
 
 from experiments.runtime.figures import whole_numbers
-from experiments.studies.study import Measurements, Study, percent
+from experiments.studies.study import AGREES, DIFFERS, PARTLY, Measurements, Study, Verdict, percent
 from resjax import analysis
 
 _REPEATS = 6
@@ -62,14 +62,14 @@ def shows(result):
             f" A change is {ratio.mean():.2f} times its input on average. With the last block twice, the error is"
             f" {percent(errors[2])}; without it {percent(errors[0])}; as trained {percent(errors[1])}."
         )
+    return sentences
+
+
+def judge(result):
     cosine = np.array(result["network"]["cosine"], float)
     down = (cosine < 0).mean()
-    verdict = "Agrees" if down == 1 else "Agrees in part" if down > 0.5 else "Does not agree"
-    sentences.append(
-        f"{verdict} with the papers: {(cosine < 0).sum()} of {len(cosine)} blocks move their input down the gradient of"
-        " the loss on average, as iterative refinement says."
-    )
-    return sentences
+    why = f"{(cosine < 0).sum()} of {len(cosine)} blocks move their input down the gradient of the loss on average"
+    return Verdict(AGREES if down == 1 else PARTLY if down > 0.5 else DIFFERS, why)
 
 
 STUDY = Study(
@@ -78,6 +78,10 @@ STUDY = Study(
     "Residual blocks move representations along the negative gradient of the loss. Blocks near the input learn features"
     " and change much, those near the output refine and change little. A block that runs more often than it was trained"
     " overshoots; normalisation of its own for each step helps.",
+    "Left: below zero, a block moves the features in the direction in which the loss falls. Middle: how large its"
+    " change is. Right: the error if the last block runs never, once as trained, twice, and so on.",
+    "Agrees if all blocks have a negative mean cosine with the gradient, in part if more than half have.",
+    judge,
     measure,
     draw,
     shows,

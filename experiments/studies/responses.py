@@ -3,7 +3,7 @@
 import numpy as np
 
 from experiments.runtime.figures import whole_numbers
-from experiments.studies.study import Measurements, Study
+from experiments.studies.study import AGREES, DIFFERS, OPEN, Measurements, Study, Verdict
 from resjax import analysis
 
 
@@ -40,11 +40,16 @@ def shows(result):
             f"{found['name']}: {len(deviations)} layers, mean standard deviation {np.mean(deviations):.2f}"
             f" ({deviations.min():.2f} to {deviations.max():.2f})."
         )
-    if "plain" in result:
-        means = [np.mean(found["deviations"]) for found in result.values()]
-        smaller = "smaller" if means[0] < means[1] else "not smaller"
-        sentences.append(f"On average, the network's are {smaller} than the plain network's.")
     return sentences
+
+
+def judge(result):
+    if "plain" not in result:
+        return Verdict(OPEN, "a plain network is missing (--plain)")
+    means = [np.mean(found["deviations"]) for found in result.values()]
+    smaller = means[0] < means[1]
+    why = f"the network's responses are {'smaller' if smaller else 'not smaller'} than the plain network's"
+    return Verdict(AGREES if smaller else DIFFERS, f"{why} on average ({means[0]:.2f} and {means[1]:.2f})")
 
 
 STUDY = Study(
@@ -53,6 +58,10 @@ STUDY = Study(
     "After BN and before the nonlinearity, responses of ResNets are generally smaller than those of plain"
     " counterparts, and smaller still in deeper ResNets. Residual functions are closer to zero, and each layer"
     " modifies the signal less.",
+    "Each point is a layer: how much its output varies. A curve of the residual network below that of the plain one"
+    " means that its layers make smaller changes.",
+    "Agrees if the mean standard deviation is smaller than that of the plain network.",
+    judge,
     measure,
     draw,
     shows,

@@ -3,7 +3,7 @@
 import numpy as np
 
 from experiments.runtime.figures import look
-from experiments.studies.study import Measurements, Study
+from experiments.studies.study import AGREES, DIFFERS, PARTLY, Measurements, Study, Verdict
 from resjax import analysis
 from resjax.analysis import RandomNetwork
 
@@ -122,15 +122,30 @@ def shows(result):
         )
     for kind in result["correlation"].keys() - result["fit"].keys():
         sentences.append(f"{kind}: below the noise at too many depths for a fit.")
-    white = np.array(result["autocorrelation"]["white noise"]["-"])[1]
-    plain = np.array(result["autocorrelation"]["plain, BN"]["24"])[1]
-    residual = np.array(result["autocorrelation"]["residual, BN, scale 0.1"]["50"])[1]
-    brown = np.array(result["autocorrelation"]["brown noise"]["-"])[1]
+    white, brown = (_at_lag_1(result, name, "-") for name in ("white noise", "brown noise"))
+    plain, residual = _at_lag_1(result, "plain, BN", 24), _at_lag_1(result, "residual, BN, scale 0.1", 50)
     sentences.append(
         f"Autocorrelation at lag 1: white noise {white:.2f}; plain with BN, 24 layers, {plain:.2f}; residual with BN"
         f" and scale 0.1, 50 layers, {residual:.2f}; brown noise {brown:.2f}."
     )
     return sentences
+
+
+def judge(result):
+    plain = _at_lag_1(result, "plain, BN", 24)
+    residual = _at_lag_1(result, "residual, BN, scale 0.1", 50)
+    white, brown = (_at_lag_1(result, name, "-") for name in ("white noise", "brown noise"))
+    correlation = result["correlation"]
+    at = [correlation[kind][-1] for kind in ("plain", "residual, BN")]
+    holds = [abs(plain - white) < abs(plain - brown), abs(residual - brown) < abs(residual - white), at[0] < at[1]]
+    why = f"at lag 1, gradients of the plain network ({plain:.2f}) are nearer to {'white' if holds[0] else 'brown'}"
+    why += f" noise, those of the residual one ({residual:.2f}) to {'brown' if holds[1] else 'white'} noise; at"
+    why += f" {result['depths'][-1]} layers, gradients correlate by {at[0]:.1g} and {at[1]:.1g}"
+    return Verdict(AGREES if all(holds) else PARTLY if any(holds) else DIFFERS, why)
+
+
+def _at_lag_1(result, name, depth):
+    return result["autocorrelation"][name][str(depth)][1]
 
 
 def _about(measurements):
@@ -143,6 +158,13 @@ STUDY = Study(
     "In a plain network, the correlation of gradients at two inputs halves with every layer, and gradients come to"
     " look like white noise. With skips and BN it falls only as 1 / (beta sqrt(L)), and gradients look like brown"
     " noise. A small branch scale beta strengthens this.",
+    "These networks are not trained: the figure does not depend on yours. Left: curves that drop to zero at once are"
+    " gradients that change wildly from one input to the next. Right: how fast the gradients at two images lose their"
+    " likeness with depth. Below: the same as matrices; a thin diagonal is noise.",
+    "Agrees if gradients of the plain network are nearer to white than to brown noise at lag 1, those of the residual"
+    " one nearer to brown, and those of the deepest residual network with BN correlate more than those of the plain"
+    " one; in part if some of the three hold.",
+    judge,
     measure,
     draw,
     shows,

@@ -3,7 +3,7 @@
 import numpy as np
 
 from experiments.runtime.figures import whole_numbers
-from experiments.studies.study import Measurements, Study
+from experiments.studies.study import AGREES, DIFFERS, OPEN, Measurements, Study, Verdict
 from resjax import analysis
 
 _HIGH = 0.9  # from here on two representations count as alike
@@ -74,14 +74,6 @@ def shows(result):
                 f" {_HIGH}."
             )
     network = result["network"]
-    within, between = network["within_stages"], network["between_stages"]
-    if within is not None and between is not None:
-        agrees = within > between
-        sentences.append(
-            f"{'Agrees with' if agrees else 'Does not agree with'} the papers: blocks of one stage"
-            f" ({within:.2f} on average) are {'more' if agrees else 'not more'} alike than blocks of different stages"
-            f" ({between:.2f})."
-        )
     if "plain" in result:
         more = result["plain"]["alike"] > network["alike"]
         sentences.append(
@@ -91,6 +83,15 @@ def shows(result):
     return sentences
 
 
+def judge(result):
+    within, between = (result["network"][key] for key in ("within_stages", "between_stages"))
+    if within is None or between is None:
+        return Verdict(OPEN, "the network has one stage, or one block in each")
+    agrees = within > between
+    why = f"blocks of one stage ({within:.2f} on average) are {'more' if agrees else 'not more'} alike than blocks of"
+    return Verdict(AGREES if agrees else DIFFERS, f"{why} different stages ({between:.2f})")
+
+
 STUDY = Study(
     "Similarity of the blocks' representations",
     "Kornblith et al. 2019, arXiv 1905.00414, sections 6.1 and 6.2; Nguyen et al. 2021, arXiv 2010.15327, sections 3 to"
@@ -98,6 +99,10 @@ STUDY = Study(
     "CKA of residual networks is high within a stage and falls between stages. In plain networks that are too deep,"
     " many of the last layers have the same representation. In very wide or deep residual networks, a large block of"
     " layers becomes alike, which share their first principal component.",
+    "Bright cells are pairs of blocks that see images alike. Bright squares along the diagonal are stages. A bright"
+    " square that fills a corner means that the blocks in it add little.",
+    "Agrees if two blocks of one stage are more alike on average than two of different stages.",
+    judge,
     measure,
     draw,
     shows,

@@ -6,7 +6,7 @@ from experiments.configs.named import network_text
 from experiments.configs.programs import CIFAR, IMAGENET
 from experiments.evaluation.trained import read_records
 from experiments.runtime.figures import look, whole_numbers
-from experiments.studies.study import Measurements, Study, about_runs
+from experiments.studies.study import AGREES, DIFFERS, OPEN, PARTLY, Measurements, Study, Verdict, about_runs
 from experiments.training.workdir import read_saved_run
 from resjax import StochasticDepth, analysis
 from resjax.errors import InputError
@@ -91,6 +91,23 @@ def shows(result):
             f" absolute gradient of the first convolution is {np.mean(run['gradients']):.3g} over {len(run['epochs'])}"
             f" epochs, and {run['gradients'][-1]:.3g} in the last."
         )
+    for text, ratio in _ratios(result):
+        sentences.append(f"{text}: leaving out blocks makes the first layer's gradient {ratio:.2f} times as large.")
+    return sentences
+
+
+def judge(result):
+    ratios = [ratio for _, ratio in _ratios(result)]
+    if not ratios:
+        return Verdict(OPEN, "a network trained both with and without stochastic depth is missing")
+    larger = sum(ratio > 1 for ratio in ratios)
+    why = f"the first layer's gradient is larger with stochastic depth for {larger} of {len(ratios)} networks"
+    return Verdict(AGREES if larger == len(ratios) else PARTLY if larger else DIFFERS, why)
+
+
+def _ratios(result):
+    """Of each network that was trained both ways: its name, and its gradient with stochastic depth by that without."""
+    found = []
     for network in sorted({run["network"] for run in result["runs"]}):
         means = {}
         for run in result["runs"]:
@@ -98,9 +115,8 @@ def shows(result):
                 means.setdefault(run["is_stochastic"], []).append(np.mean(run["gradients"]))
                 text = run["model"]
         if len(means) == 2:
-            ratio = np.mean(means[True]) / np.mean(means[False])
-            sentences.append(f"{text}: leaving out blocks makes the first layer's gradient {ratio:.2f} times as large.")
-    return sentences
+            found.append((text, np.mean(means[True]) / np.mean(means[False])))
+    return found
 
 
 STUDY = Study(
@@ -109,6 +125,11 @@ STUDY = Study(
     "With p_L = 0.5 about 40 of 54 blocks are active in a mini-batch. Throughout training, the gradients that reach"
     " the first convolution are larger with stochastic depth than without. The difference is largest after the"
     " learning rate drops.",
+    "Left: how many blocks are left in a mini-batch. Right: a curve that is higher with stochastic depth means that"
+    " more gradient reaches the first layer, as in a shorter network.",
+    "Agrees if for every network trained both ways the gradient of the first layer, averaged over epochs, is larger"
+    " with stochastic depth; in part if for some.",
+    judge,
     measure,
     draw,
     shows,

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from experiments.studies.study import Measurements, Study
+from experiments.studies.study import OPEN, Measurements, Study, Verdict
 from resjax import analysis
 from resjax.errors import InputError
 
@@ -92,6 +92,10 @@ def shows(result):
     return [f"{result['name']}, {result['rule']}.", *sentences]
 
 
+def judge(result):
+    return Verdict(OPEN, "neither source has convolutional networks")
+
+
 def _about(measurements):
     return f"{measurements.trained().name}; {measurements.options.streams.images:,} test images"
 
@@ -102,6 +106,10 @@ STUDY = Study(
     "In a language model with four dynamic streams, blocks read few adjacent outputs and those of the first layers: the"
     " matrix has the shape of a lambda. The input of the network is not in its output. Neither source has convolutional"
     " networks on CIFAR.",
+    "Each row is a block, each column an earlier output that it reads. Equal weights below the diagonal are one residual"
+    " stream as usual; a bright diagonal is a block that reads only its neighbour.",
+    "Open: neither source has convolutional networks.",
+    judge,
     measure,
     draw,
     shows,
@@ -109,4 +117,5 @@ STUDY = Study(
     place=185,
     about=_about,
     options=Options,
+    no_plain="A plain network has no residual stream.",
 )

@@ -202,6 +202,27 @@ def _about(measurements, images):
     return f"{'; plain: '.join(networks)}; {images:,} test images"
 
 
+AGREES, PARTLY, DIFFERS, OPEN = "agrees", "agrees in part", "does not agree", "open"
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """Whether a network shows what a paper found.
+
+    Attributes:
+      says: `AGREES`, `PARTLY`, `DIFFERS`, or `OPEN` where the numbers do not say it.
+      why: the numbers that it follows from, a part of a sentence.
+    """
+
+    says: str
+    why: str
+
+    def __str__(self) -> str:
+        if self.says == OPEN:
+            return f"Whether it agrees with the paper is open: {self.why}."
+        return f"{self.says.capitalize()} with the paper: {self.why}."
+
+
 @dataclasses.dataclass(frozen=True)
 class Study:
     """One experiment.
@@ -210,6 +231,9 @@ class Study:
       title: title of its figure.
       source: paper, and place in it.
       published: what the paper found.
+      see: what to look for in the figure, for somebody who has not read the paper.
+      rule: when the verdict is which, in words.
+      judge: the verdict of the numbers, by that rule.
       measure: returns the numbers as JSON types; arrays may be NumPy's.
       draw: draws the numbers on a figure.
       shows: says in sentences what the numbers show.
@@ -218,11 +242,15 @@ class Study:
       about: what its figure shows, below its title: networks, data, number of images.
       options: dataclass of its own options, each with a default; None if it has none.
       compares_runs: whether it reads what several runs recorded in training, and no trained network.
+      no_plain: why a plain network is not drawn beside the residual one, where it is not.
     """
 
     title: str
     source: str
     published: str
+    see: str
+    rule: str
+    judge: Callable[[dict[str, Any]], Verdict]
     measure: Callable[[Measurements], dict[str, Any]]
     draw: Callable[[Figure, dict[str, Any]], None]
     shows: Callable[[dict[str, Any]], list[str]]
@@ -231,6 +259,11 @@ class Study:
     about: Callable[[Measurements], str] = about_networks
     options: type | None = None
     compares_runs: bool = False
+    no_plain: str = ""
+
+    def sentences(self, result: dict[str, Any]) -> list[str]:
+        """What the numbers show, with the verdict."""
+        return [*self.shows(result), str(self.judge(result))]
 
 
 def percent(fraction: float) -> str:

@@ -4,6 +4,7 @@ Ghorbani et al. 2019, arXiv 1901.10159, sections 2 and 3; Yao et al. 2020, arXiv
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -86,24 +87,29 @@ def loss_hessian(
     """
     mesh, parts = whole_batches(images, labels, batch_size, mesh)
     quiet, variables = without_noise(model), put_whole(variables, mesh)
-    flat, unravel = jax.flatten_util.ravel_pytree(variables["params"])
-
-    def loss(flat, variables, images, labels):
-        all_variables = {**variables, "params": unravel(flat)}
-        logits, _ = quiet.apply(all_variables, images, train=True, mutable=["batch_stats"])
-        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
-
-    @jax.jit
-    def product(vector, flat, variables, images, labels):
-        return jax.jvp(lambda flat: jax.grad(loss)(flat, variables, images, labels), (flat,), (vector,))[1]
-
+    leaves = jax.tree.leaves(variables["params"])
+    size, dtype = sum(leaf.size for leaf in leaves), jnp.result_type(*leaves)
     batches = [put_batch((np.asarray(images[part], np.float32), np.asarray(labels[part])), mesh) for part in parts]
 
     def mean(vector):
-        moved = put_whole(jnp.asarray(vector, flat.dtype), mesh)
-        return sum(np.asarray(product(moved, flat, variables, *batch), np.float64) for batch in batches) / len(batches)
+        moved = put_whole(jnp.asarray(vector, dtype), mesh)
+        parts = [np.asarray(_product(quiet, moved, variables, *batch), np.float64) for batch in batches]
+        return sum(parts) / len(parts)
 
-    return mean, flat.size
+    return mean, size
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _product(model, vector, variables, images, labels):
+    """The product of the Hessian with `vector` [P]; one program for all variables of a network."""
+    flat, unravel = jax.flatten_util.ravel_pytree(variables["params"])
+
+    def loss(flat):
+        moved = {**variables, "params": unravel(flat)}
+        logits, _ = model.apply(moved, images, train=True, mutable=["batch_stats"])
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+    return jax.jvp(jax.grad(loss), (flat,), (vector,))[1]
 
 
 def lanczos_spectrum(product: Product, size: int, seed: int = 0, starts: int = 1, steps: int = 80) -> Spectrum:

@@ -101,9 +101,8 @@ def residual_jacobians(
         for row in [row for row, name in enumerate(stages) if name == stage]:
             i, x = blocks[row], inputs[blocks[row]]
             start = jax.random.normal(jax.random.fold_in(jax.random.key(seed), row), (count, *x.shape), x.dtype)
-            program = functools.partial(_singular_vectors, chain.program(i), steps)
-            run = chain.compiled(("singular", chain.program(i)), program)
-            values[row], u, v, squared_norm = run(chain.parameters[i], x, chain.gates(i), start)
+            of_block = (chain.parameters[i], x, chain.gates(i))
+            values[row], u, v, squared_norm = _singular_vectors(chain.program(i), steps, *of_block, start)
             energy[row] = np.square(values[row]).sum(-1) / squared_norm
             within[row] = _overlap(u, v)
             if vectors:
@@ -111,8 +110,7 @@ def residual_jacobians(
             vectors[row] = u, v
         for row, (other, (u, v)) in itertools.product(vectors, vectors.items()):
             i = blocks[row]
-            run = chain.compiled(("diagonal", chain.program(i)), functools.partial(_diagonal, chain.program(i)))
-            sums = run(chain.parameters[i], inputs[i], chain.gates(i), u, v)
+            sums = _diagonal(chain.program(i), chain.parameters[i], inputs[i], chain.gates(i), u, v)
             shared[row, other] = np.mean(np.asarray(sums, np.float64) / values[row].sum(-1))
     return Jacobians(blocks, stages, sizes, values, energy, within, left, right, shared)
 
@@ -129,6 +127,7 @@ def _products(program, variables, x, gates):
     return jax.vmap(forward), jax.vmap(lambda y: backward(y)[0])
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1))
 def _singular_vectors(program, steps, variables, x, gates, start):
     """s [N, k], U and V [N, d, k], and the squared Frobenius norm [N] as estimated from `start` [k, N, H, W, C]."""
     forward, backward = _products(program, variables, x, gates)
@@ -156,6 +155,7 @@ def _singular_vectors(program, steps, variables, x, gates, start):
     return s[:, :count], u[..., :count], v[..., :count], norm
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def _diagonal(program, variables, x, gates, u, v):
     """sum_m |u_m^T J v_m| of each image, [N]."""
     forward, _ = _products(program, variables, x, gates)

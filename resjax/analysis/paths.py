@@ -13,7 +13,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from resjax.analysis.chain import Chain
+from resjax.analysis.chain import Chain, common
 from resjax.analysis.lesion import require_blocks
 from resjax.layers import Gates
 from resjax.models import Network, restack
@@ -71,6 +71,9 @@ def path_gradient_norms(
 ) -> np.ndarray:
     """L2 norms of the gradient at the input along paths, all behind one forward pass.
 
+    What two passes have in common behind the last block in which they differ is computed once. In memory is what the
+    gradient needs of all blocks.
+
     Args:
       model, variables: a network with residual blocks.
       images: normalised, [N, H, W, C]; all are one batch.
@@ -85,12 +88,17 @@ def path_gradient_norms(
       InputError: for a network without residual blocks, or a number of images that the devices do not divide.
     """
     chain = _Linearised(model, variables, images, labels, mesh)
-    norms = []
-    for path in paths:
-        cotangents = chain.cotangents
-        for i in reversed(range(model.num_blocks)):
-            cotangents = chain.pull_both(i, cotangents, path[i])
-        norms.append(chain.image_norms(cotangents))
+    # From the last block to the first, which is the way of the gradient; passes that begin alike follow each other.
+    backwards = [np.asarray(path, bool)[::-1].tolist() for path in paths]
+    order = sorted(range(len(paths)), key=lambda p: backwards[p])
+    norms: list[Any] = [None] * len(paths)
+    reached, before = [chain.cotangents], order[0]
+    for p in order:
+        shared = common(backwards[before], backwards[p]) if len(reached) > 1 else 0
+        del reached[shared + 1 :]
+        for i in reversed(range(model.num_blocks - shared)):
+            reached.append(chain.pull_both(i, reached[-1], np.asarray(paths[p][i], bool)))
+        norms[p], before = chain.image_norms(reached[-1]), p
     return np.stack([np.asarray(found) for found in norms])
 
 
@@ -148,28 +156,24 @@ class _Linearised:
         check_batch_size(len(images), mesh)
         chain = self._chain = Chain(model, variables, images, mesh)
         x, labels = put_batch((np.asarray(images, np.float32), np.asarray(labels)), mesh)
-        x, self._pull_start = _vjp(chain, "start", chain.before)(chain.variables, x)
+        x, self._pull_start = _linearised(chain.rest, None, 0, chain.variables, x)
         self._branches, self._skips, self._between = [], [], {}
         for i in range(len(chain)):
-            y, branch, skip = chain.compiled(
-                ("vjp", chain.program(i)), functools.partial(_pullbacks, chain.program(i))
-            )(chain.parameters[i], x, chain.gates(i))
+            y, branch, skip = _pullbacks(chain.program(i), chain.parameters[i], x, chain.gates(i))
             self._branches.append(branch)
             self._skips.append(skip)
             if chain.follows(i + 1):
                 x = y
             elif i + 1 < len(chain):
-                between = functools.partial(chain.between, i)
-                x, self._between[i] = _vjp(chain, ("between", i), between)(chain.variables, y)
-
-        def loss(variables, y):
-            logits = chain.after(variables, y)
-            return optax.softmax_cross_entropy_with_integer_labels(logits, labels).sum()
-
-        self.cotangents = jax.jit(jax.grad(loss, argnums=1))(chain.variables, y)
+                x, self._between[i] = _linearised(chain.rest, i, i + 1, chain.variables, y)
+        self.cotangents = _loss_gradient(chain.rest, chain.variables, y, labels)
 
     def pull_both(self, i, cotangents, open_):
         """Through block i for the images that are `open_` [N], past it for the others."""
+        if not open_.any():
+            return self.pull_past(i, cotangents)
+        if open_.all():
+            return _pull_through(self._branches[i], self._behind(i, cotangents))
         return _pull_both(self._branches[i], self._skips[i], self._behind(i, cotangents), np.float32(open_))
 
     def pull_one(self, i, cotangents):
@@ -190,14 +194,13 @@ class _Linearised:
         return _pull(self._between[i], cotangents) if i in self._between else cotangents
 
 
-def _vjp(chain, key, function):
-    def run(variables, x):
-        y, pull = jax.vjp(lambda x: function(variables, x), x)
-        return y, pull
-
-    return chain.compiled(("vjp", key), run)
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _linearised(rest, given, wanted, variables, x):
+    """What block `wanted` reads of x, see `Rest`, and its pullback to x."""
+    return jax.vjp(functools.partial(rest, given, wanted, variables), x)
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def _pullbacks(program, variables, x, gates):
     """The output of a block, and the pullbacks of its branch, to its variables and x, and of its shortcut."""
     branch, skip = (gates.times(Gates(backward=Gates(jnp.float32(b), jnp.float32(1 - b)))) for b in (1, 0))
@@ -206,9 +209,24 @@ def _pullbacks(program, variables, x, gates):
     return y, pull_branch, pull_skip
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def _loss_gradient(rest, variables, y, labels):
+    """The gradient of the summed cross-entropy with respect to the last block's output y."""
+
+    def loss(y):
+        return optax.softmax_cross_entropy_with_integer_labels(rest.after(variables, y), labels).sum()
+
+    return jax.grad(loss)(y)
+
+
 @jax.jit
 def _pull(pull, cotangents):
     return pull(cotangents)[0]
+
+
+@jax.jit
+def _pull_through(branch, cotangents):
+    return branch(cotangents)[1]
 
 
 @jax.jit

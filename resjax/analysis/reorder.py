@@ -6,7 +6,6 @@ import numpy as np
 from jax.sharding import Mesh
 
 from resjax.analysis.chain import Chain
-from resjax.analysis.lesion import require_blocks
 from resjax.errors import InputError
 from resjax.models import Network, restack
 
@@ -63,10 +62,10 @@ def predict_reordered(
     What two orders have in common up to the first block in which they differ is computed once.
 
     Args:
-      model: a network with residual blocks.
+      model: a residual network, or its plain twin.
       variables: variables of the model.
       images: normalised, [N, H, W, C].
-      orders: int [P, num_blocks]: the block at each position, within `exchangeable_blocks`.
+      orders: int [P, n]: the block at each position, within `exchangeable_blocks`.
       batch_size: images at a time, over all devices.
       mesh: devices that a batch is split over; default: all.
 
@@ -74,18 +73,18 @@ def predict_reordered(
       int32 [P, N].
 
     Raises:
-      InputError: for a network without residual blocks, an order that moves blocks of different shapes, no images, or a
+      InputError: for a network without blocks, an order that moves blocks of different shapes, no images, or a
         batch that the devices do not divide.
     """
-    require_blocks(model)
+    chain = Chain(model, variables, images, mesh)
     groups = exchangeable_blocks(variables)
     restored = np.array(orders)
     for group in groups:
         restored[:, group] = np.sort(restored[:, group])
-    if orders.shape[1:] != (model.num_blocks,) or np.any(restored != np.arange(model.num_blocks)):
-        raise InputError("orders: expected permutations [P, num_blocks] within each of exchangeable_blocks(variables)")
+    if orders.shape[1:] != (len(chain),) or np.any(restored != np.arange(len(chain))):
+        raise InputError("orders: expected permutations [P, n] within each of exchangeable_blocks(variables)")
     variants = [[(block, True, True) for block in order] for order in orders.tolist()]
-    return Chain(model, variables, images, mesh).predict(variants, images, batch_size)
+    return chain.predict(variants, images, batch_size)
 
 
 def _stage_names(variables):

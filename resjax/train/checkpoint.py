@@ -236,7 +236,10 @@ class Checkpoints:
 
 
 def read_variables(
-    directory: str | pathlib.Path, best: bool = False, check_run: Callable[[dict[str, Any]], None] | None = None
+    directory: str | pathlib.Path,
+    best: bool = False,
+    check_run: Callable[[dict[str, Any]], None] | None = None,
+    step: int | None = None,
 ) -> tuple[dict[str, Any], int]:
     """Reads the variables to evaluate from a checkpoint below `directory`, and its step. Nothing is written.
 
@@ -246,6 +249,7 @@ def read_variables(
       directory: the directory of a `Checkpoints`.
       best: whether to read the best checkpoint instead of the newest.
       check_run: is given the JSON that was saved with the checkpoint before its arrays are read; it may raise.
+      step: of the checkpoint; None takes the newest.
 
     Returns:
       {"params": .., "batch_stats": ..} on the default device, and the step. The variables are the moving
@@ -255,7 +259,7 @@ def read_variables(
       CheckpointError: if there is none, its files or its step are not those that were written, or it cannot be read.
     """
     folder = pathlib.Path(directory).absolute() / ("best" if best else "latest")
-    state, step = _read_state(folder, None, check_run)
+    state, step = _read_state(folder, step, check_run)
     try:
         slow = slow_params(state["opt_state"])
         params = state["params"] if slow is None else slow

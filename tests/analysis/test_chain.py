@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from resjax import InputError, StochasticDepth, analysis
+from resjax.analysis import chain as chain_module
 from resjax.analysis.chain import Chain
 from resjax.models import VGG, Highway, PreActResNet, ResNet, SpeedResNet
 
@@ -48,6 +49,22 @@ def test_what_variants_share_runs_once(draw_variables, monkeypatch):
     )
     assert sorted(ran) == [0, 0, 1, 1, 2, 2, 3, 3, 3]
     np.testing.assert_array_equal(classes[0], classes[3])
+
+
+def test_programs_are_compiled_once_for_all_chains(draw_variables):
+    """Blocks that are alike, other chains of the same network, and other values of its variables have the same."""
+    images = IMAGES[:, :6, :6]
+    models = [PreActResNet(stage_sizes=(1, 4), widths=(3, 5)) for _ in range(2)]
+    variants = [[(i, True, True) for i in range(5)], [(i, i != 2, True) for i in range(5)]]
+    before = chain_module._run_block._cache_size()
+    for seed, model in enumerate(models):
+        chain = Chain(model, draw_variables(model, images, seed=seed), images)
+        chain.predict(variants, images, 8)
+        # The first of each stage; the others with their branch and without.
+        assert chain_module._run_block._cache_size() - before == 4
+    other = PreActResNet(stage_sizes=(1, 4), widths=(3, 5), order="relu_only_pre_activation")
+    Chain(other, draw_variables(other, images), images).predict(variants[:1], images, 8)
+    assert chain_module._run_block._cache_size() - before == 7
 
 
 @pytest.mark.quick

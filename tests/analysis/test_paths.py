@@ -70,6 +70,18 @@ def test_norms_are_those_of_each_images_own_path(variables, gradients):
     np.testing.assert_allclose(norms, expected, rtol=1e-4)
 
 
+def test_all_paths_of_all_images_share_what_is_behind(variables, gradients, monkeypatch):
+    """Of the 16 paths of four blocks, 2 + 4 + 8 + 16 parts differ, and not 4 for each path; in any order."""
+    pulled = []
+    pull = _Linearised.pull_both
+    monkeypatch.setattr(_Linearised, "pull_both", lambda self, i, *rest: pulled.append(i) or pull(self, i, *rest))
+    order = np.random.default_rng(0).permutation(16)
+    paths = np.broadcast_to(analysis.all_paths(4)[order, :, None], (16, 4, 16))
+    norms = analysis.path_gradient_norms(MODEL, variables, IMAGES, LABELS, paths)
+    np.testing.assert_allclose(norms, np.linalg.norm(gradients.reshape(16, 16, -1), axis=-1)[order], rtol=1e-4)
+    assert np.bincount(pulled).tolist() == [16, 8, 4, 2]
+
+
 def test_gradients_whose_squares_are_below_float32_have_norms(variables):
     """Of a classifier that small the gradient is its own size times that of one slightly larger."""
     small, smaller = (

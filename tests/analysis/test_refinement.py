@@ -30,7 +30,7 @@ def test_cosines_are_those_of_the_gradient_at_the_block(variables):
     def behind(x, first):
         for i in range(first, 3):
             x = programs[i](chain.parameters[i], x, chain.gates(i))
-        return -jax.nn.log_softmax(chain.after(chain.variables, x))[np.arange(5), LABELS].sum()
+        return -jax.nn.log_softmax(chain.rest.after(chain.variables, x))[np.arange(5), LABELS].sum()
 
     first = chain.start(IMAGES)
     inputs = {0: first, 2: chain.block(1, chain.block(0, first))}

@@ -132,8 +132,15 @@ def test_random_lesions_remove_k_parts_any_of_them_alike():
     np.testing.assert_allclose(lesions.mean(1), (np.arange(7) / 6)[:, None].repeat(6, 1), atol=0.05)
 
 
-def test_blocks_in_another_order_are_the_network_with_their_weights_exchanged(draw):
-    model = PreActResNet(stage_sizes=(3, 4), widths=(3, 4), num_classes=CLASSES, scan=True)
+@pytest.mark.parametrize(
+    "model",
+    [
+        PreActResNet(stage_sizes=(3, 4), widths=(3, 4), num_classes=CLASSES, scan=True),
+        ResNet(stage_sizes=(3, 4), widths=(3, 4), num_classes=CLASSES, shortcut="none"),
+    ],
+    ids=["residual", "plain"],
+)
+def test_blocks_in_another_order_are_the_network_with_their_weights_exchanged(draw, model):
     drawn = draw(model)
     groups = analysis.exchangeable_blocks(drawn)
     assert [group.tolist() for group in groups] == [[1, 2], [4, 5, 6]]

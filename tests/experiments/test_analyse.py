@@ -21,13 +21,18 @@ from experiments.studies.page import Section, page
 from experiments.training.workdir import METRIC_KEYS, Workdir
 from resjax import ConstantScaling, InputError, StochasticDepth, create_model, save_pretrained, train
 from resjax.train import Checkpoints, Totals
+from tests.helpers.browser import browser
 from tests.helpers.command import outcome
+from tests.helpers.documents import commands, markdown_files
 
 _main = functools.partial(outcome, analyse.main)
 
 
-def _write_run(path, config, errors=(50.0, 40.0)):
-    """A workdir as experiments.cifar leaves it, of a network at its initialisation; returns the variables."""
+def _write_run(path, config, errors=(50.0, 40.0), kept=1):
+    """A workdir as experiments.cifar leaves it, of a network at its initialisation; returns the variables.
+
+    It has `kept` checkpoints, of which each but the first is a step of training behind the one before.
+    """
     model = create_model(config.model.name, **config.model_options())
     optimizer = train.sgd(0.1)
     state = jax.jit(lambda: train.create_state(model, optimizer, config.seed, (32, 32, 3)))()
@@ -36,9 +41,13 @@ def _write_run(path, config, errors=(50.0, 40.0)):
     for epoch, error in enumerate(errors, start=1):
         values = {"epoch": epoch, "step": 10 * epoch, "test_error": error, "train_accuracy": 1 - error / 200}
         workdir.append_metrics(dict.fromkeys(METRIC_KEYS, 0.25) | values)
-    with Checkpoints(workdir.checkpoints) as checkpoints:
-        checkpoints.save(state, Totals.zero(), {})
-    return state.variables
+    with Checkpoints(workdir.checkpoints, keep_period=1) as checkpoints:
+        for _ in range(kept):
+            checkpoints.save(state, Totals.zero(), {})
+            variables = state.variables
+            scaled = jax.tree.map(lambda leaf: 0.5 * leaf, state.params)
+            state = state.replace(step=state.step + 10, params=scaled)
+    return variables
 
 
 CONFIG = Config(ModelConfig("preresnet_8"), dataset="cifar10_mini")
@@ -184,6 +193,30 @@ def test_learning_rates_are_transferred_over_depth_and_width(capsys, tmp_path):
     assert code == 2 and "differ in dataset, epochs, batch size or kind of optimizer" in err
 
 
+def test_a_run_is_followed_through_its_checkpoints_and_compared_with_another(capsys, tmp_path):
+    """The last checkpoint is the network itself; the line to a run of another seed ends at that one."""
+    config = dataclasses.replace(CONFIG, model=ModelConfig("preresnet_8", widths=(2, 2, 2)))
+    one, other = tmp_path / "one", tmp_path / "other"
+    _write_run(one, config, kept=3)
+    _write_run(other, dataclasses.replace(config, seed=1))
+    few = ("--curvature.images", "8", "--curvature.steps", "3", "--images", "8", "--path_images", "8")
+    code, out, err = _main(capsys, "curvature", str(one), *few, "--batch_size", "8")
+    assert (code, err) == (0, "") and "Along training, the largest was" in out
+    found = json.loads((one / "analysis" / "curvature.json").read_text())["result"]["network"]
+    assert found["along"]["epochs"] == [0, 1, 2]
+    assert found["along"]["top"][-1] == found["top"] and found["along"]["top"][0] != found["top"]
+    line = ("--connectivity.other", str(other), "--connectivity.images", "8", "--connectivity.points", "3")
+    ends = []
+    for run, flags in ((one, line), (other, ("--connectivity.images", "8", "--connectivity.points", "3"))):
+        code, _, err = _main(capsys, "connectivity", str(run), *flags, "--images", "8", *few[-2:], "--batch_size", "8")
+        assert (code, err) == (0, "")
+        written = json.loads((run / "analysis" / "connectivity.json").read_text())["result"]["network"]
+        ends.append([curve["loss"] for curve in written["curves"].values()])
+    assert "copy" in written["other"]
+    for loss, own in zip(*ends, strict=True):
+        assert loss[-1] == pytest.approx(own[0], rel=1e-4) and loss[0] != pytest.approx(own[0], rel=1e-2)
+
+
 def test_depth_and_kind_are_those_of_the_network_and_not_of_its_name(capsys, tmp_path):
     """A residual network without shortcuts is plain, other stage sizes are another depth, and photographs count too."""
     resolved = [
@@ -265,22 +298,52 @@ def _initial(model, seed):
     return jax.jit(model.init)(jax.random.key(seed), np.zeros((1, 32, 32, 3), np.float32))
 
 
-@pytest.mark.quick
-def test_the_report_stands_alone_and_says_what_is_missing():
+@pytest.fixture(scope="module")
+def report():
+    """The page of a study that is drawn and of one that is not, with names that would be markup."""
     study = STUDIES["reorder"]
-    result = to_json(
-        {"name": "<net>", "swaps": np.arange(4), "kendall_tau": np.array([1, 0.9, 0.5, 0.4]), "error": np.arange(4) / 8}
+    errors = {"swaps": np.arange(4), "kendall_tau": np.array([1, 0.9, 0.5, 0.4]), "error": np.arange(4) / 8}
+    result = to_json({"network": {"name": "<net>", **errors}})
+    png, numbers = render(study, result, "<net>")
+    sections = [
+        Section("reorder", study, png, numbers, tuple(study.shows(result)), study.judge(result)),
+        Section("paths", STUDIES["paths"], missing="no <run>"),
+    ]
+    return page("A <title>", {"network": "<net>"}, sections)
+
+
+@pytest.mark.quick
+def test_the_report_stands_alone_and_says_what_is_missing(report):
+    assert report.count("data:image/png;base64,") == 1 and 'src="http' not in report and "<net>" not in report
+    assert "&lt;net&gt;: error 0.0 % in the trained order." in report and "and more is 12.5 %, of the other" in report
+    assert "Not drawn: no &lt;run&gt;." in report and "2 studies: 1 agrees, 1 not drawn." in report
+    assert re.search(
+        r"<title>&lt;net&gt;\nKendall tau with the trained order: 0.9\ntest error \(%\): 12.5</title>", report
     )
-    png = render(study, result)
-    text = page(
-        "A title",
-        {"network": "<net>"},
-        [Section(study, png, tuple(study.shows(result))), Section(study, missing="no <run>")],
-    )
-    assert text.count("data:image/png;base64,") == 1 and 'src="http' not in text and "<net>" not in text
-    assert "&lt;net&gt;: error 0.0 % in the trained order." in text and "and more is 12.5 %, of the other" in text
-    assert "Not drawn: no &lt;run&gt;." in text
     assert to_json({"a": np.float32(np.nan), 1: (np.int32(3),)}) == {"a": None, "1": [3]}
+
+
+@pytest.mark.browser
+def test_a_browser_finds_the_numbers_on_the_marks_of_a_figure(report, tmp_path):
+    """Marks are over the picture, each says its numbers, and the links of the contents lead to sections."""
+    probe = """<script>addEventListener("load", () => {
+      const picture = document.querySelector(".figure img").getBoundingClientRect();
+      const marks = [...document.querySelectorAll(".figure svg rect")];
+      const over = marks.filter((mark) => {
+        const box = mark.getBoundingClientRect(), x = (box.left + box.right) / 2, y = (box.top + box.bottom) / 2;
+        scrollTo(0, y + scrollY - 100);
+        const now = mark.getBoundingClientRect();
+        const hit = document.elementFromPoint((now.left + now.right) / 2, (now.top + now.bottom) / 2);
+        return hit.querySelector("title") && now.width > 4 && box.left >= picture.left && box.right <= picture.right;
+      });
+      const links = [...document.querySelectorAll("td a")].filter((a) => document.querySelector(a.hash));
+      document.title = ["marks", marks.length, over.length, "links", links.length].join(" ");
+    });</script>"""
+    file = tmp_path / "analysis.html"
+    file.write_text(report + probe)
+    shown = browser(file, tmp_path)
+    assert re.search(r"<title>marks 4 4 links 2</title>", shown), re.findall("<title>(marks.*?)</title>", shown)
+    assert "<h1>A &lt;title&gt;</h1>" in shown
 
 
 @pytest.mark.quick
@@ -337,9 +400,36 @@ def test_runs_that_cannot_be_used_are_named(capsys, run, runs, tmp_path):
     ):
         code, _, err = _main(capsys, *arguments, "--output", str(tmp_path / "out"))
         assert code == 2 and re.search(message, err), err
+    others = _write_arrays_run(tmp_path)
+    code, _, err = _main(capsys, "lesion", str(path), "--plain", str(others), "--output", str(tmp_path / "out"))
+    assert code == 2 and re.search("is tested on other images than preresnet_8.*; give networks of the same data", err)
     (tmp_path / "file").write_text("")
     code, _, err = _main(capsys, "stochastic_depth", "--runs", *runs, "--output", str(tmp_path / "file" / "out"))
     assert code == 2 and "--output" in err and "cannot be made" in err
+
+
+def _write_arrays_run(folder):
+    """A run of a plain network on arrays of its own."""
+    images = np.random.default_rng(0).integers(0, 256, (60, 32, 32, 3)).astype(np.uint8)
+    parts = {"train": slice(40), "test": slice(40, 60)}
+    arrays = {f"{name}_images": images[part] for name, part in parts.items()}
+    labels = {f"{name}_labels": np.arange(60)[part] % 10 for name, part in parts.items()}
+    np.savez(folder / "data.npz", **arrays, **labels)
+    config = Config(ModelConfig("plain_8", widths=(2, 2, 2)), dataset="arrays", data_dir=str(folder / "data.npz"))
+    _write_run(folder / "arrays", config)
+    return folder / "arrays"
+
+
+@pytest.mark.quick
+def test_the_quickest_way_is_named_first():
+    """In every document that has the command: with its plain twin, once the library has that."""
+    found = {}
+    for path in markdown_files():
+        for command in commands(path.read_text()):
+            if command.name == "analyse":
+                found.setdefault(path.name + path.parent.name, " ".join(command.arguments))
+    first = analyse.QUICKEST.removeprefix(f"{analyse.PROGRAM} ")
+    assert sum(text == first for text in found.values()) >= 2, found
 
 
 def _five_classes():

@@ -5,11 +5,11 @@ import html
 import json
 import re
 import shutil
-import subprocess
 
 import pytest
 
 from experiments import report
+from tests.helpers.browser import browser
 from tests.helpers.command import outcome
 from tests.helpers.finished_run import write_run
 
@@ -76,11 +76,7 @@ def test_the_page_has_every_curve_and_the_differences_of_the_configs(capsys, tmp
 @pytest.mark.browser
 def test_a_browser_draws_a_line_for_each_run(capsys, tmp_path, runs):
     assert _main(capsys, runs, "--output", tmp_path)[0] == 0
-    flags = "--headless --no-sandbox --disable-gpu --disable-background-networking --disable-sync --no-first-run"
-    profile = f"--user-data-dir={tmp_path / 'profile'}"
-    page = (tmp_path / "report.html").as_uri()
-    command = ["chromium", *flags.split(), profile, "--virtual-time-budget=2000", "--dump-dom", page]
-    shown = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    shown = browser(tmp_path / "report.html", tmp_path)
     drawing = shown[shown.index('id="curves"') :]
     assert len(re.findall(r"<path [^>]*stroke=", drawing)) == 4
     assert len(re.findall(r'<input type="checkbox"', drawing)) == 1 + 4

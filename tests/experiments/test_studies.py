@@ -10,6 +10,7 @@ from experiments.evaluation.trained import TrainedModel
 from experiments.runtime.files import to_json
 from experiments.studies import STUDIES, Measurements, Options
 from experiments.studies.figures import render
+from experiments.studies.study import AGREES, DIFFERS, OPEN, PARTLY
 from resjax import AttentionResiduals, HyperConnections, InputError
 from resjax.data import Dataset, dataset_info
 from resjax.models import PreActResNet, ResNet
@@ -38,19 +39,25 @@ def measurements():
             TrainedModel(name, model, variables, test, lambda x: np.float32(x) / 128 - 1, "cifar10_mini", info)
         )
     own = {name: STUDIES[name].options(**fields) for name, fields in FEW.items()}
-    return Measurements(Options(batch_size=8, path_images=8, **own), *networks)
+    return Measurements(Options(batch_size=8, path_images=8, draws=2, **own), *networks)
 
 
-@pytest.mark.parametrize("name", ["similarity", "refinement", *FEW])
+@pytest.mark.parametrize("name", ["lesion", "reorder", "ensembles", "responses", "similarity", "refinement", *FEW])
 def test_a_study_is_measured_drawn_and_said(measurements, name):
     """With its plain twin, with its verdict, the same twice, and without the twin."""
     study = STUDIES[name]
     result = to_json(study.measure(measurements))
-    assert render(study, result, study.about(measurements)).startswith(b"\x89PNG")
+    png, numbers = render(study, result, study.about(measurements))
+    assert png.startswith(b"\x89PNG") and len(numbers) > 3
+    for number in numbers:
+        assert -10 < number.left < 1010 and -10 < number.top < 1010 and "nan" not in number.text
     text = " ".join(study.shows(result))
-    assert "<A>" in text and "<none>" in text and ("agree" in text or "Agrees" in text) and "nan" not in text
+    assert "<A>" in text and "<none>" in text and "nan" not in text
+    verdict = study.judge(result)
+    assert verdict.says in (AGREES, PARTLY, DIFFERS, OPEN) and "nan" not in verdict.why
+    assert study.sentences(result) == [*study.shows(result), str(verdict)]
     alone = {key: value for key, value in result.items() if key == "network"}
-    assert render(study, alone) and "<none>" not in " ".join(study.shows(alone))
+    assert render(study, alone) and "<none>" not in " ".join(study.sentences(alone))
 
 
 @pytest.mark.parametrize("rule", [HyperConnections(2, dynamic=True), AttentionResiduals()], ids=str)
@@ -61,7 +68,8 @@ def test_streams_are_drawn_and_said(measurements, rule):
     network = dataclasses.replace(measurements.network, name="<streams>", model=model, variables=variables)
     study, own = STUDIES["streams"], Measurements(measurements.options, network, None)
     result = to_json(study.measure(own))
-    assert render(study, result, study.about(own)).startswith(b"\x89PNG")
+    assert render(study, result, study.about(own))[0].startswith(b"\x89PNG")
+    assert study.judge(result).says == OPEN
     text = " ".join(study.shows(result))
     (stage,) = result["stages"]
     if isinstance(rule, HyperConnections):
@@ -87,7 +95,7 @@ def test_studies_are_found_in_order_and_bring_their_options():
     assert dataclasses.replace(Options(), probes=STUDIES["probes"].options(images=5)).probes.images == 5
     for name, fields, message in (
         ("landscape", {"points": 4}, "--landscape.points, .*: expected an odd number"),
-        ("curvature", {"steps": 1}, "--curvature.images, --curvature.steps, .* expected at least 2, 2 and 1"),
+        ("curvature", {"steps": 1}, "--curvature.images, --curvature.steps, .* expected at least 2, 2, 1 and 0"),
         ("jacobians", {"count": 0}, "--jacobians.images, --jacobians.count, .* got 4, 0 and 6"),
         ("connectivity", {"points": 2}, "--connectivity.images, .* got 256 and 2"),
         ("linearise", {"counts": 1}, "--linearise.images, .* got 128, 3 and 1"),
