@@ -38,9 +38,11 @@ def measure(measurements: Measurements):
         known = load_dataset(network.dataset, "train", measurements.options.data_dir)
         number = options.images or len(known.labels)
         images, labels = np.asarray(network.normalize(known.images[:number])), known.labels[:number]
-        sizes = (network.model, network.variables)
-        fitted = analysis.pooled_features(*sizes, images, **measurements.predict_options)
-        tested = analysis.pooled_features(*sizes, network.images, **measurements.predict_options)
+        every = np.concatenate([images, network.images])
+        features = analysis.pooled_features(network.model, network.variables, every, **measurements.predict_options)
+        fitted, tested = (
+            {block: of[part] for block, of in features.items()} for part in np.s_[: len(labels), len(labels) :]
+        )
         classes, linear, nearest = network.model.num_classes, [], []
         for block in measurements.track(list(fitted), "probes"):
             kernel, bias = analysis.ridge_classifier(fitted[block], labels, classes)

@@ -65,9 +65,10 @@ def shows(result):
         error, (near, far, median) = found["error"], _near_and_far(found)
         sentences.append(
             f"{found['name']}: error {percent(error[0])} in the trained order. The mean error of orders with tau of"
-            f" {median:.2f} and more is {percent(near)}, of the other orders {percent(far)}. The correlation of error"
-            f" with tau is {_correlation(found):.2f}."
+            f" {median:.2f} and more is {percent(near)}, of the other orders {percent(far)}."
         )
+        if np.isfinite(_correlation(found)):
+            sentences.append(f"The correlation of error with tau is {_correlation(found):.2f}.")
     return sentences
 
 

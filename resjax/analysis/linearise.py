@@ -3,6 +3,7 @@
 Mehmeti-Goepel & Wand 2025, ResNets Are Deeper Than You Think, arXiv 2506.14386; 2022, arXiv 2211.17180.
 """
 
+import functools
 import inspect
 from typing import Any
 
@@ -69,16 +70,10 @@ def predict_linearised(
     mesh, parts = whole_batches(images, np.zeros(len(images), int), batch_size, mesh)
     variables = restack(variables, ())
     image = jax.ShapeDtypeStruct((parts[0].stop, *images.shape[1:]), jnp.float32)
-    leaves, program = _program(model, variables, image)
+    leaves, program, run = _program(model, variables, image)
     number = _count(program.jaxpr, type(model).__name__)
     if np.ndim(linear) != 2 or np.shape(linear)[1] != number:
         raise InputError(f"linear: expected bool [networks, {number}], got shape {np.shape(linear)}")
-
-    @jax.jit
-    def run(leaves, linear, images):
-        gates = iter(linear)
-        (logits,) = _run(program.jaxpr, program.consts, [*leaves, images], lambda x: jnp.where(next(gates), x, relu(x)))
-        return logits.argmax(-1).astype("int32")
 
     leaves, columns = put_whole(leaves, mesh), []
     for part in parts:
@@ -88,16 +83,31 @@ def predict_linearised(
 
 
 def _program(model, variables, image):
-    """The leaves of the variables, and the program (leaves, images) -> logits with the statistics of the batch."""
-    quiet, (leaves, tree) = without_recomputation(without_noise(unrolled(model))), jax.tree.flatten(variables)
+    """The leaves of the variables, the program (leaves, images) -> logits, and it compiled with its ReLUs as gates.
 
+    BN has the statistics of the batch. The compiled program is (leaves, linear [A], images) -> classes.
+    """
+    quiet, (leaves, tree) = without_recomputation(without_noise(unrolled(model))), jax.tree.flatten(variables)
+    return leaves, *_traced(quiet, tree, tuple((np.shape(leaf), jnp.result_type(leaf)) for leaf in leaves), image)
+
+
+@functools.lru_cache(maxsize=8)  # a study asks several times for the same network
+def _traced(model, tree, leaves, image):
     def logits(leaves, images):
         variables = jax.tree.unflatten(tree, leaves)
-        return quiet.apply(variables, images, train=True, mutable=["batch_stats"])[0]
+        return model.apply(variables, images, train=True, mutable=["batch_stats"])[0]
 
     # As it is defined: elsewhere a ReLU may be part of another operation.
     with plain_convolutions(), nn.intercept_methods(_activate_apart):
-        return leaves, jax.make_jaxpr(logits)(leaves, image)
+        program = jax.make_jaxpr(logits)([jax.ShapeDtypeStruct(*leaf) for leaf in leaves], image)
+
+    @jax.jit
+    def run(leaves, linear, images):
+        gates = iter(linear)
+        (logits,) = _run(program.jaxpr, program.consts, [*leaves, images], lambda x: jnp.where(next(gates), x, relu(x)))
+        return logits.argmax(-1).astype("int32")
+
+    return program, run
 
 
 def _activate_apart(layer, args, kwargs, context):
