@@ -74,8 +74,8 @@ class CommonOptions:
 
     @property
     def compared(self) -> tuple[str, ...]:
-        """The workdirs that are compared."""
-        return self.runs or self.of
+        """The workdirs that are compared; weights of the library are none."""
+        return self.runs or tuple(run for run in self.of if run not in resjax.list_pretrained())
 
 
 class Measurements:

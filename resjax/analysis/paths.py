@@ -172,8 +172,6 @@ class _Linearised:
         """Through block i for the images that are `open_` [N], past it for the others."""
         if not open_.any():
             return self.pull_past(i, cotangents)
-        if open_.all():
-            return _pull_through(self._branches[i], self._behind(i, cotangents))
         return _pull_both(self._branches[i], self._skips[i], self._behind(i, cotangents), np.float32(open_))
 
     def pull_one(self, i, cotangents):
@@ -222,11 +220,6 @@ def _loss_gradient(rest, variables, y, labels):
 @jax.jit
 def _pull(pull, cotangents):
     return pull(cotangents)[0]
-
-
-@jax.jit
-def _pull_through(branch, cotangents):
-    return branch(cotangents)[1]
 
 
 @jax.jit

@@ -362,6 +362,7 @@ def test_a_browser_finds_the_numbers_on_the_marks_of_a_figure(report, tmp_path):
         (["lesion", "w.pth"], "w.pth: say with --model"),
         (["degradation"], "name the workdirs of plain and residual networks"),
         (["stochastic_depth"], "name the workdirs of networks with and without"),
+        (["stochastic_depth", "resnet_20-cifar10"], "name the workdirs of networks with and without"),
         (["lesion", "--draws", "0"], "--draws: expected a positive integer, got 0"),
         (["lesion", "--images", "-1"], "--images: expected a number >= 0, got -1"),
         (["shattered", "--points", "31"], "--points: expected at least 32, got 31"),
