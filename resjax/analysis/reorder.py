@@ -1,5 +1,6 @@
 """Swaps blocks of one shape (Veit et al. 2016, arXiv 1605.06431, section 4.2, figure 5 b)."""
 
+import collections
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,9 @@ def exchangeable_blocks(variables: Any) -> list[np.ndarray]:
 def swapped_orders(seed: int, groups: list[np.ndarray], num_blocks: int, swaps: np.ndarray) -> np.ndarray:
     """Orders of the blocks after random swaps within groups: numbers of swaps [P] -> int [P, num_blocks].
 
+    The first orders of all numbers are one walk, swap after swap, and so are the second ones. Each is as random as one
+    that is drawn alone, and has more in common with the one before, which is then run once for both.
+
     Raises:
       InputError: if no group has two blocks.
     """
@@ -31,10 +35,18 @@ def swapped_orders(seed: int, groups: list[np.ndarray], num_blocks: int, swaps: 
         raise InputError("reorder: no stage has two blocks of one shape after its first")
     rng = np.random.default_rng(seed)
     orders = np.tile(np.arange(num_blocks), (len(swaps), 1))
-    for order, number in zip(orders, swaps, strict=True):
-        for group in rng.choice(len(groups), number, p=sizes / sizes.sum()):
+    walks: dict[int, tuple[int, np.ndarray]] = {}
+    counts: collections.Counter[int] = collections.Counter()
+    for place in np.argsort(swaps, kind="stable").tolist():
+        number = int(swaps[place])
+        walk = counts[number]
+        counts[number] += 1
+        done, order = walks.get(walk, (0, orders[place]))
+        order = order.copy()
+        for group in rng.choice(len(groups), number - done, p=sizes / sizes.sum()):
             i, j = rng.choice(groups[group], 2, replace=False)
             order[[i, j]] = order[[j, i]]
+        orders[place], walks[walk] = order, (number, order)
     return orders
 
 

@@ -130,6 +130,7 @@ def test_random_lesions_remove_k_parts_any_of_them_alike():
     assert lesions.shape == (7, 2000, 6) and lesions.dtype == bool
     np.testing.assert_array_equal(lesions.sum(-1), np.arange(7)[:, None].repeat(2000, 1))
     np.testing.assert_allclose(lesions.mean(1), (np.arange(7) / 6)[:, None].repeat(6, 1), atol=0.05)
+    assert (lesions[1:] >= lesions[:-1]).all(), "a draw removes one part after another"
 
 
 @pytest.mark.parametrize(
@@ -171,6 +172,10 @@ def test_swaps_stay_within_their_group_and_tau_is_kendalls():
             assert set(order[group]) == set(group)
         assert order[[0, 4, 9]].tolist() == [0, 4, 9]
         assert (np.sum(order != np.arange(10)) <= 2 * swaps) and (swaps != 1 or np.sum(order != np.arange(10)) == 2)
+    # Orders of one walk follow each other by a swap, those of different walks do not.
+    walks = orders.reshape(5, 8, 10)
+    np.testing.assert_array_equal((walks[:, 1:] != walks[:, :-1]).sum(-1), 2)
+    assert len({tuple(order) for order in walks[:, 7].tolist()}) > 1
     expected = [stats.kendalltau(order, np.arange(10)).statistic for order in orders]
     np.testing.assert_allclose(analysis.kendall_tau(orders), expected, atol=1e-12)
     with pytest.raises(InputError, match="no stage has two blocks"):
