@@ -113,7 +113,8 @@ def _section(section: Section) -> str:
         rows.append(("This network", html.escape(" ".join(section.shows))))
     if section.verdict is not None:
         rule = f'<div class="rule">{html.escape(study.rule)}</div>'
-        rows.append(("Verdict", f"{_badge(section.verdict)} {html.escape(str(section.verdict))}{rule}"))
+        why = f"{section.verdict.why[0].upper()}{section.verdict.why[1:]}."
+        rows.append(("Verdict", f"{_badge(section.verdict)} {html.escape(why)}{rule}"))
     if study.no_plain:
         rows.append(("Plain network", html.escape(study.no_plain)))
     elif section.png is not None and not section.has_plain and not study.compares_runs:

@@ -172,12 +172,13 @@ class Measurements:
 
 def about_networks(measurements: Measurements) -> str:
     """The networks of a figure, and on how many test images they are measured."""
-    return _about(measurements, len(measurements.trained().images))
+    networks = [network.name for network in (measurements.network, measurements.plain) if network is not None]
+    return f"{'; plain: '.join(networks)}; {len(measurements.trained().images):,} test images"
 
 
 def about_paths(measurements: Measurements) -> str:
-    """As `about_networks`, of a study that is measured on --path_images."""
-    return _about(measurements, measurements.options.path_images)
+    """The same of a study of the network alone that is measured on --path_images."""
+    return f"{measurements.trained().name}; {measurements.options.path_images:,} test images"
 
 
 def about_runs(measurements: Measurements) -> str:
@@ -195,11 +196,6 @@ def about_runs(measurements: Measurements) -> str:
 
 def _extent(counts: set[int]) -> str:
     return f"{min(counts):,}" if len(counts) == 1 else f"{min(counts):,} to {max(counts):,}"
-
-
-def _about(measurements, images):
-    networks = [network.name for network in (measurements.network, measurements.plain) if network is not None]
-    return f"{'; plain: '.join(networks)}; {images:,} test images"
 
 
 AGREES, PARTLY, DIFFERS, OPEN = "agrees", "agrees in part", "does not agree", "open"
