@@ -18,8 +18,8 @@ from resjax.errors import InputError
 from resjax.models import weighted_layers
 
 _LABELS = {"train_loss": "training loss", "test_loss": "test loss", "test_error": "test error (%)"}
-# What makes a network deeper or wider, and changes nothing else.
 _SCALED = "exponent 0.5"  # in the name of a network whose branches are scaled by 1 / sqrt(depth)
+# What makes a network deeper or wider, and changes nothing else.
 _SIZES = {"stage_sizes", "widths", "depth", "widening_factor"}
 
 

@@ -106,8 +106,8 @@ STUDY = Study(
     "In a language model with four dynamic streams, blocks read few adjacent outputs and those of the first layers: the"
     " matrix has the shape of a lambda. The input of the network is not in its output. Neither source has convolutional"
     " networks on CIFAR.",
-    "Each row is a block, each column an earlier output that it reads. Equal weights below the diagonal are one residual"
-    " stream as usual; a bright diagonal is a block that reads only its neighbour.",
+    "Each row is a block, each column an earlier output that it reads. Equal weights below the diagonal are one"
+    " residual stream as usual; a bright diagonal is a block that reads only its neighbour.",
     "Open: neither source has convolutional networks.",
     judge,
     measure,

@@ -185,7 +185,9 @@ def test_learning_rates_are_transferred_over_depth_and_width(capsys, tmp_path):
     assert "preresnet, 8 layers: the best learning rate is 0.2 at 64 channels, 0.2 at 128 channels." in text
     assert "exponent 0.5, width 64: the best learning rate is 0.2 at 8 layers, 0.2 at 20 layers. It moves by a" in text
     assert (tmp_path / "depth_scaling.png").read_bytes().startswith(b"\x89PNG")
-    result = json.loads((tmp_path / "depth_scaling.json").read_text())["result"]
+    written = json.loads((tmp_path / "depth_scaling.json").read_text())
+    assert written["verdict"] == "agrees" and "factor of 1.00 at most where branches are scaled, of 2.00" in text
+    result = written["result"]
     assert result["transfer"][0]["values"] == pytest.approx([0.75, 1.0]) and result["metric"] == "train_loss"
     code, _, err = _main(capsys, "depth_scaling", paths[0], "--output", str(tmp_path))
     assert code == 2 and "name the workdirs of networks of several depths at several learning rates" in err
