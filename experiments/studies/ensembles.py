@@ -54,12 +54,16 @@ def shows(result):
     sentences = []
     for found in result.values():
         n = len(found["error"]) - 1
-        fraction = np.array(found["disagreement"])
+        fraction = np.array(found["disagreement"], float)
         sentences.append(
             f"{found['name']}: smoothness index {found['smoothness_index']:.2f} of at most {1 - 1 / n:.2f} (0: one"
-            f" removal does all the damage). Two networks with {n // 4 or 1} of {n} parts deleted differ on"
-            f" {percent(fraction[n // 4 or 1])} of the images."
+            " removal does all the damage)."
         )
+        if np.isfinite(fraction[n // 4 or 1]):  # of one draw there are no two networks
+            sentences.append(
+                f"Two networks with {n // 4 or 1} of {n} parts deleted differ on {percent(fraction[n // 4 or 1])} of"
+                " the images."
+            )
     network = result["network"]
     gain = np.array(network["error"]) - np.array(network["vote_error"])
     best = int(np.argmax(gain))

@@ -88,6 +88,17 @@ def test_streams_are_drawn_and_said(measurements, rule):
 
 
 @pytest.mark.quick
+def test_one_draw_has_no_two_networks_that_could_differ():
+    ensembles, errors = STUDIES["ensembles"], np.array([0.1, 0.2, 0.9])
+    found = {"name": "a", "log2_valid_paths": [2, 1, 0], "error": errors, "vote_error": errors}
+    for disagreement, differs in ((np.nan, False), (0.25, True)):
+        result = to_json({"network": found | {"smoothness_index": 0.125, "disagreement": np.full(3, disagreement)}})
+        text = " ".join(ensembles.sentences(result))
+        assert ("Two networks with 1 of 2 parts deleted differ on 25.0 %" in text) == differs and "nan" not in text
+        assert render(ensembles, result)[0].startswith(b"\x89PNG")
+
+
+@pytest.mark.quick
 def test_studies_are_found_in_order_and_bring_their_options():
     assert list(STUDIES)[:2] == ["lesion", "reorder"]
     places = [study.place for study in STUDIES.values()]
