@@ -115,7 +115,7 @@ class BatchNorm(nn.Module):
 
         `moments` are those of the first channels, if they are known; y is pooled.
         """
-        parts, mesh = (x, *more), mesh_of_batch()
+        parts, mesh = [x, *more], mesh_of_batch()
         if pool is not None:
             # Normalising keeps the order of values, or with a negative scale turns it round: the largest of a window is
             # known before. Only these are normalised then, and the gradient's sums run over them. The moments are those
@@ -123,7 +123,7 @@ class BatchNorm(nn.Module):
             turned = scale < 0
             turn = lambda value: jnp.where(turned, -value, value)  # noqa: E731
             x, near, moments = turn(joined(parts)), turn(near), None
-            parts = (x,)
+            parts = [x]
         parts = [self._groups(part) for part in parts]
         wides = [widened(part) for part in parts]
         known = [] if moments is None else [moments]
