@@ -92,14 +92,16 @@ def _transfers(rows):
 
 def draw(figure, result):
     names = list(dict.fromkeys(row["parametrisation"] for row in result["runs"]))
-    widths = {row["width"] for row in result["runs"]}
-    for panel, name in zip(figure.subplots(1, len(names), sharey=True, squeeze=False)[0], names, strict=True):
+    sizes = sorted({(row["depth"], row["width"]) for row in result["runs"]})
+    widths = {width for _, width in sizes}
+    panels = figure.subplots(1, len(names), sharex=True, sharey=True, squeeze=False)[0]
+    for panel, name in zip(panels, names, strict=True):
         curves = {}
         for row in result["runs"]:
             if row["parametrisation"] == name and row["value"] is not None and np.isfinite(row["value"]):
                 curves.setdefault((row["depth"], row["width"]), []).append((row["learning_rate"], row["value"]))
-        for i, ((depth, width), points) in enumerate(sorted(curves.items())):
-            rates, values = np.array(points).T
+        for (depth, width), points in sorted(curves.items()):
+            i, (rates, values) = sizes.index((depth, width)), np.array(points).T  # one look in all panels
             grid = np.unique(rates)
             means = [values[rates == rate].mean() for rate in grid]
             label = f"{depth} layers" + (f", width {width}" if len(widths) > 1 else "")
