@@ -10,7 +10,7 @@ from experiments.configs.named import Comparison, NamedRun, changes_to_repeat, c
 from experiments.configs.programs import PROGRAMS, SavedRun, whole_fields
 from experiments.runtime.files import read_json
 from experiments.training.metric import MEAN_IOU, TEST_ERROR
-from experiments.training.workdir import Workdir, data_digest, read_saved_run
+from experiments.training.workdir import Workdir, data_digest, read_saved_run, wrong_field
 from resjax.errors import InputError
 from resjax.models.published import Published, PublishedMeanIou
 
@@ -111,6 +111,8 @@ def read_ledger(file: pathlib.Path) -> list[dict[str, Any]]:
             raise ValueError
     except (ValueError, AttributeError):
         raise InputError(f"{file}: not a ledger of this command; restore it, or choose another --output") from None
+    if wrong := next(filter(None, map(wrong_field, runs)), None):
+        raise InputError(f"{file}: {wrong}; restore it, or choose another --output")
     return runs
 
 

@@ -234,12 +234,8 @@ class Workdir:
         for key in required:
             if key not in summary:
                 raise InputError(f"{self._summary}: has no {key!r}; {_RESTORE_SUMMARY}")
-        for key, value in summary.items():
-            expected, fits = _SUMMARY_FIELDS.get(key, _METRIC_FIELD if key.startswith(_METRIC_PREFIXES) else _ANY)
-            if not fits(value):
-                raise InputError(
-                    f"{self._summary}: {key!r}: expected {expected}, got {printable(value)}; {_RESTORE_SUMMARY}"
-                )
+        if wrong := wrong_field(summary):
+            raise InputError(f"{self._summary}: {wrong}; {_RESTORE_SUMMARY}")
         return summary
 
     def write_summary(self, summary: dict[str, Any]) -> None:
@@ -267,6 +263,15 @@ class Workdir:
             write(path, contents)
 
 
+def wrong_field(fields: Mapping[str, Any]) -> str | None:
+    """What is wrong with the first field of summary.json, or of a run of ledger.json, that is not of its kind."""
+    for key, value in fields.items():
+        expected, fits = _SUMMARY_FIELDS.get(key, _METRIC_FIELD if key.startswith(_METRIC_PREFIXES) else _ANY)
+        if not fits(value):
+            return f"{key!r}: expected {expected}, got {printable(value)}"
+    return None
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < _LARGEST
 
@@ -289,6 +294,7 @@ _COUNT_OR_NULL = ("a count or null", lambda value: value is None or _is_count(va
 _NUMBER = ("a finite number", _is_number)
 _NUMBERS = ("numbers or null", _are_numbers)
 _LIST = ("a list", lambda value: isinstance(value, list))
+_LIST_OR_NULL = ("a list or null", lambda value: value is None or isinstance(value, list))
 _OBJECT = ("an object", lambda value: isinstance(value, dict))
 _OBJECT_OR_NULL = ("an object or null", lambda value: value is None or isinstance(value, dict))
 _ANY = ("anything", lambda value: True)
@@ -296,18 +302,20 @@ _METRIC_PREFIXES = ("final_test", "best_test", "reported_test")
 _METRIC_FIELD = ("a percentage", lambda value: _is_number(value) and 0 <= value <= 100)
 _SUMMARY_FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     **dict.fromkeys(("name", "model", "dataset", "dataset_description", "source", "best_is_chosen_on"), _TEXT),
-    **dict.fromkeys(("command", "devices", "hardware", "workdir"), _TEXT),
-    **dict.fromkeys(("finished", "git_commit"), _TEXT_OR_NULL),
+    **dict.fromkeys(("command", "devices", "hardware", "workdir", "measure"), _TEXT),
+    **dict.fromkeys(("finished", "git_commit", "commit", "data"), _TEXT_OR_NULL),
     **dict.fromkeys(
         ("epochs", "steps", "seed", "best_epoch", "parameters", "train_images", "validation_images"), _COUNT
     ),
     "test_images": _COUNT_OR_NULL,
     **dict.fromkeys(("train_seconds", "test_seconds", "hours", "images_per_second"), _NUMBER),
-    **dict.fromkeys(("deviations", "class_names"), _LIST),
-    **dict.fromkeys(("changed_from_named_config", "versions", "class_iou"), _OBJECT),
+    **dict.fromkeys(("last", "best", "reported"), _METRIC_FIELD),
+    "deviations": _LIST,
+    "class_names": _LIST_OR_NULL,
+    **dict.fromkeys(("changed_from_named_config", "versions", "class_iou", "config"), _OBJECT),
     "published": _OBJECT_OR_NULL,
 }
-"""The fields of summary.json: what each is in words, and whether a value is one."""
+"""The fields of summary.json and of a run of ledger.json: what each is in words, and whether a value is one."""
 _RECORD_FIELDS = dict.fromkeys(("epoch", "step"), _COUNT)
 """The fields of a line of metrics.jsonl that are not `_NUMBERS`."""
 

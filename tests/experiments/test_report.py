@@ -288,6 +288,14 @@ def test_a_damaged_ledger_is_named_and_left_alone(capsys, tmp_path, damage):
     assert code == 2 and "not a ledger" in err and (tmp_path / "ledger.json").read_text() == text
 
 
+@pytest.mark.parametrize(("field", "value"), [("hardware", 8), ("seed", "x"), ("reported", 1e300), ("config", [])])
+def test_a_wrong_field_of_a_ledger_is_named(tmp_path, field, value):
+    (run, *_) = read_ledger(ROOT / "results" / "ledger.json")
+    (tmp_path / "ledger.json").write_text(json.dumps({"runs": [run, run | {field: value}]}))
+    with pytest.raises(InputError, match=f"ledger.json: '{field}': expected .*; restore it, or choose another"):
+        read_ledger(tmp_path / "ledger.json")
+
+
 def test_the_page_needs_no_other_file_and_shows_text_as_text(capsys, tmp_path):
     path = write_run(tmp_path / "run", "resnet_20")
     summary = json.loads((path / "summary.json").read_text())
