@@ -38,7 +38,7 @@ def test_the_notebook_shows_a_network_beside_its_plain_twin(tmp_path, monkeypatc
     ).execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
     assert sum("image/png" in output.get("data", {}) for output in outputs) == 6
-    text = "".join(output.get("data", {}).get("text/markdown", "") for output in outputs)
+    text = "\n".join(output.get("data", {}).get("text/markdown", "") for output in outputs)
     assert "from resnet_20-cifar10" in text and "from twin" in text
     assert len([line for line in text.splitlines() if line.startswith("| ")]) == 1 + 6
 
