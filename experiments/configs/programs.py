@@ -1,6 +1,9 @@
 """The training commands, their named configs, and the command of a saved run."""
 
+import builtins
 import dataclasses
+import types
+import typing
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -10,7 +13,7 @@ from experiments.configs.imagenet.fields import ImagenetConfig
 from experiments.configs.model import canonical
 from experiments.configs.named import changes_to_repeat, command
 from experiments.configs.segmentation import SegmentationConfig
-from resjax.errors import InputError
+from resjax.errors import InputError, printable
 
 CIFAR, IMAGENET, SEGMENTATION = (kind.PROGRAM for kind in (Config, ImagenetConfig, SegmentationConfig))
 
@@ -30,6 +33,7 @@ def _default(program: str) -> RunConfig:
     return type(config)(type(config.model)(""))
 
 
+_LARGEST = 1e300  # an integer beyond it cannot become a float
 _DEFAULTS = {program: _default(program) for program in PROGRAMS}
 
 
@@ -70,6 +74,7 @@ class SavedRun:
         program = content["program"] if "program" in content else program_of_fields(fields)
         if program not in list(PROGRAMS):  # it may have any type of JSON
             raise ValueError(f"of the command {program!r}, which this version does not have")
+        check_kinds(program, fields | flatten(options))
         return cls(program, str(content.get("name", "")), fields, flatten(options), file, data)
 
     def command(self, **options: Any) -> str:
@@ -104,6 +109,46 @@ class SavedRun:
             return type(default).from_identity({**self.fields, **options})
         except InputError as error:
             raise InputError(f"{self.file}: {error}; another version wrote it, and can read it") from None
+
+
+def check_kinds(program: str, fields: Mapping[str, Any]) -> None:
+    """Raises ValueError for a field of a run, as JSON has it, that is not of its kind.
+
+    Fields of a network are checked where it is made, and those of earlier versions where they are translated.
+    """
+    kinds = _kinds(type(_DEFAULTS[program]))
+    for name, value in fields.items():
+        if name in kinds and not _is_of(value, kinds[name]):
+            kind = kinds[name]
+            expected = kind.__name__ if kind in (bool, int, float, str) else str(kind).replace("typing.", "")
+            raise ValueError(f"{name}: expected {expected}, got {printable(value)}")
+
+
+def _kinds(config: type, prefix: str = "") -> dict[str, Any]:
+    """The types of a config's fields, flat, without those of its network."""
+    hints, found = typing.get_type_hints(config), dict[str, Any]()
+    for field in dataclasses.fields(config):
+        kind = hints[field.name]
+        if not dataclasses.is_dataclass(kind):
+            found[f"{prefix}{field.name}"] = kind
+        elif field.name != "model":
+            found |= _kinds(kind, f"{prefix}{field.name}.")  # type: ignore[arg-type]
+    return found
+
+
+def _is_of(value: Any, kind: Any) -> bool:
+    arguments = typing.get_args(kind)
+    match typing.get_origin(kind):
+        case typing.Union | types.UnionType:
+            return any(_is_of(value, each) for each in arguments)
+        case typing.Literal:
+            return isinstance(value, tuple(map(type, arguments)))
+        case builtins.tuple:
+            return isinstance(value, list | tuple) and all(_is_of(each, arguments[0]) for each in value)
+    if kind in (int, float):
+        is_number = isinstance(value, int if kind is int else (int, float)) and not isinstance(value, bool)
+        return is_number and abs(value) < _LARGEST
+    return isinstance(value, kind)
 
 
 def whole_fields(program: str, fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,8 +6,9 @@ import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from experiments.configs.base import flatten
 from experiments.configs.named import Comparison, NamedRun, changes_to_repeat, command, compare
-from experiments.configs.programs import PROGRAMS, SavedRun, whole_fields
+from experiments.configs.programs import PROGRAMS, SavedRun, check_kinds, whole_fields
 from experiments.runtime.files import read_json
 from experiments.training.metric import MEAN_IOU, TEST_ERROR
 from experiments.training.workdir import Workdir, data_digest, read_saved_run, wrong_field
@@ -111,8 +112,13 @@ def read_ledger(file: pathlib.Path) -> list[dict[str, Any]]:
             raise ValueError
     except (ValueError, AttributeError):
         raise InputError(f"{file}: not a ledger of this command; restore it, or choose another --output") from None
-    if wrong := next(filter(None, map(wrong_field, runs)), None):
-        raise InputError(f"{file}: {wrong}; restore it, or choose another --output")
+    try:
+        for run in runs:
+            if wrong := wrong_field(run):
+                raise ValueError(wrong)
+            check_kinds(program_of(run), flatten(run["config"]))
+    except ValueError as error:
+        raise InputError(f"{file}: {error}; restore it, or choose another --output") from None
     return runs
 
 

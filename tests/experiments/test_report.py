@@ -296,6 +296,29 @@ def test_a_wrong_field_of_a_ledger_is_named(tmp_path, field, value):
         read_ledger(tmp_path / "ledger.json")
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "expected"),
+    [
+        ("validation_images", "x", "int, got x"),
+        ("optimizer.learning_rate", 10**400, "float, got 1000"),
+        ("schedule.boundaries", [1, "a"], r"tuple\[int, ...\], got"),
+        ("extra", 1, "bool, got 1"),
+        ("dtype", None, "Literal.*, got None"),
+    ],
+)
+def test_a_field_of_a_config_that_is_not_of_its_kind_is_named(tmp_path, field, value, expected):
+    file = write_run(tmp_path / "run", "resnet_20") / "config.json"
+    content = json.loads(file.read_text())
+    content["config"][field] = value
+    file.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=f"config.json: .*{re.escape(field)}: expected {expected}"):
+        read_run(tmp_path / "run")
+    (run, *_) = read_ledger(ROOT / "results" / "ledger.json")
+    (tmp_path / "ledger.json").write_text(json.dumps({"runs": [run | {"config": {field: value}}]}))
+    with pytest.raises(InputError, match=f"ledger.json: {re.escape(field)}: expected {expected}.*; restore it, or"):
+        read_ledger(tmp_path / "ledger.json")
+
+
 def test_the_page_needs_no_other_file_and_shows_text_as_text(capsys, tmp_path):
     path = write_run(tmp_path / "run", "resnet_20")
     summary = json.loads((path / "summary.json").read_text())
