@@ -301,7 +301,7 @@ def test_a_wrong_field_of_a_ledger_is_named(tmp_path, field, value):
     [
         ("validation_images", "x", "int, got x"),
         ("optimizer.learning_rate", 10**400, "float, got 1000"),
-        ("schedule.boundaries", [1, "a"], r"tuple\[int, ...\], got"),
+        ("schedule.boundaries", [1, "a"], r"tuple\[float, ...\], got"),
         ("extra", 1, "bool, got 1"),
         ("dtype", None, "Literal.*, got None"),
     ],
