@@ -26,12 +26,8 @@ from resjax import list_pretrained
 from resjax.errors import InputError, did_you_mean
 
 PROGRAM = "python -m experiments.analyse"
-_MINI = "--dataset cifar10_mini"
-_TWIN = "plain_20-cifar10"
-# With the plain twin where the library has it: weights and images that need no training and no download.
-QUICKEST = " ".join(
-    [f"{PROGRAM} all resnet_20-cifar10", *([f"--plain {_TWIN}"] if _TWIN in list_pretrained() else []), _MINI]
-)
+# Weights and images that need no training and no download.
+QUICKEST = f"{PROGRAM} all resnet_20-cifar10 --plain plain_20-cifar10 --dataset cifar10_mini"
 ALL = "all"
 _LIST = "--list"
 _MOST_USED = (

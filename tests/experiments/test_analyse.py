@@ -426,7 +426,7 @@ def _write_arrays_run(folder):
 
 @pytest.mark.quick
 def test_the_quickest_way_is_named_first():
-    """In both documents, with its plain twin once the library has that."""
+    """In both documents, with its plain twin."""
     for document in ("README.md", "experiments/README.md"):
         lines = [line for block in blocks((ROOT / document).read_text(), "bash") for line in block.splitlines()]
         first = next(line for line in lines if line.startswith(analyse.PROGRAM))
