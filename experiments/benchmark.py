@@ -90,7 +90,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = read_options(Options, PROGRAM, arguments, description=__doc__, most_used=_MOST_USED)
         options = dataclasses.replace(options, dtype=options.dtype or ("bfloat16" if options.compiled else "float32"))
         if options.compiled:
-            results, name, text = run_compiled(options), "compiled", compiled.table
+            console.print(compiled.table(run_compiled(options)))
+            return
         elif options.input:
             results, name, text = run_input(options), "input", input_table
         else:
@@ -121,7 +122,7 @@ def run(options: Options, console: Console) -> dict[str, Any]:
 
 
 def run_compiled(options: Options) -> dict[str, Any]:
-    """Compiles every network; returns the contents of compiled.json.
+    """Compiles every network; returns the contents of compiled.json, which is written behind each, as it takes minutes.
 
     Raises:
       InputError: for an unknown network or target, or a compiler that is not installed.
@@ -135,9 +136,13 @@ def run_compiled(options: Options) -> dict[str, Any]:
                 f"--models {text}: with --compiled expected TARGET/NAME:BATCH, e.g. {compiled.NETWORKS[0]}"
             )
         networks.append((where, *_parse(network, form)))
-    rows = compiled.measure(networks, options.dtype, form, lambda text: print(text, file=sys.stderr, flush=True))
     about = {"date": datetime.date.today().isoformat(), "versions": compiler_versions(), "dtype": options.dtype}
-    return about | {"networks": compiled.with_recorded(rows, about, options.output / "compiled.json")}
+    results: dict[str, Any] = {}
+    for network in networks:
+        rows = compiled.measure([network], options.dtype, form, lambda text: print(text, file=sys.stderr, flush=True))
+        results = about | {"networks": compiled.with_recorded(rows, about, options.output / "compiled.json")}
+        write(options.output, "compiled", results, compiled.table(results))
+    return results
 
 
 def run_input(options: Options) -> dict[str, Any]:

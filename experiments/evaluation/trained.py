@@ -191,7 +191,7 @@ def load_weights(
             raise InputError(f"--mean, --std: {weights} says itself what its images are normalised by; leave them out")
         about = {"mean": mean, "std": std}
     normalize = normalization_of(weights, about, info)
-    label = f"{name or type(model).__name__} from {pathlib.Path(weights).name} on {info.name}"
+    label = f"{name or about.get('model') or type(model).__name__} from {pathlib.Path(weights).name} on {info.name}"
     empty = Dataset(np.empty((0, *info.image_shape), np.uint8), np.empty(0, np.int32))
     network = TrainedModel(label, model, variables, empty, normalize, info.name, info)
     known = about.get("class_names", ())
