@@ -116,8 +116,6 @@ def run(options: Options) -> list[dict[str, Any]]:
     for field in ("top", "batch_size"):
         if getattr(options, field) < 1:
             raise InputError(f"--{field}: expected a positive integer, got {getattr(options, field)}")
-    if options.workers is not None and options.workers < 0:
-        raise InputError(f"--workers: expected a number >= 0, got {options.workers}")
     places = [line for place in options.images for line in (_from_input() if place == "-" else [place])]
     paths = find_images(places)
     prepare_backend((), options.compilation_cache)
