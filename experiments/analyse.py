@@ -31,7 +31,7 @@ QUICKEST = f"{PROGRAM} all resnet_20-cifar10 --plain plain_20-cifar10 --dataset 
 ALL = "all"
 _LIST = "--list"
 _MOST_USED = (
-    "images", "draws", "dataset", "data_dir", "plain", "output", "checkpoint", "model", "batch_size",
+    "images", "draws", "dataset", "data_dir", "plain", "output", "checkpoint", "model",
 )  # fmt: skip
 _COMPARING = [name for name, study in STUDIES.items() if study.compares_runs]
 
