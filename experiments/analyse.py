@@ -30,9 +30,7 @@ PROGRAM = "python -m experiments.analyse"
 QUICKEST = f"{PROGRAM} all resnet_20-cifar10 --plain plain_20-cifar10 --dataset cifar10_mini"
 ALL = "all"
 _LIST = "--list"
-_MOST_USED = (
-    "images", "draws", "dataset", "data_dir", "plain", "output", "checkpoint", "model",
-)  # fmt: skip
+_MOST_USED = ("images", "draws", "dataset", "data_dir", "plain", "output", "checkpoint", "model")
 _COMPARING = [name for name, study in STUDIES.items() if study.compares_runs]
 
 
