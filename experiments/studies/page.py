@@ -85,7 +85,7 @@ def page(title: str, facts: dict[str, str], sections: list[Section]) -> str:
 
 def _contents(sections):
     counts = collections.Counter(section.verdict.says if section.verdict else _MISSING for section in sections)
-    counted = ", ".join(f"{count} {says}" for says in (*_CLASSES, _MISSING) if (count := counts[says]))
+    counted = ", ".join(f"{says} {count}" for says in (*_CLASSES, _MISSING) if (count := counts[says]))
     rows = "".join(
         f'<tr><td><a href="#{html.escape(section.name)}">{html.escape(section.study.title)}</a></td>'
         f"<td>{_badge(section.verdict)}</td></tr>"

@@ -319,7 +319,7 @@ def report():
 def test_the_report_stands_alone_and_says_what_is_missing(report):
     assert report.count("data:image/png;base64,") == 1 and 'src="http' not in report and "<net>" not in report
     assert "&lt;net&gt;: error 0.0 % in the trained order." in report and "and more is 12.5 %, of the other" in report
-    assert "Not drawn: no &lt;run&gt;." in report and "2 studies: 1 agrees, 1 not drawn." in report
+    assert "Not drawn: no &lt;run&gt;." in report and "2 studies: agrees 1, not drawn 1." in report
     assert re.search(
         r"<title>&lt;net&gt;\nKendall tau with the trained order: 0.9\ntest error \(%\): 12.5</title>", report
     )
