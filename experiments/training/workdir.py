@@ -316,7 +316,10 @@ _SUMMARY_FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "published": _OBJECT_OR_NULL,
 }
 """The fields of summary.json and of a run of ledger.json: what each is in words, and whether a value is one."""
-_RECORD_FIELDS = dict.fromkeys(("epoch", "step"), _COUNT)
+_RECORD_FIELDS = {
+    **dict.fromkeys(("epoch", "step"), _COUNT),
+    **dict.fromkeys(("train_seconds", "test_seconds"), _NUMBER),
+}
 """The fields of a line of metrics.jsonl that are not `_NUMBERS`."""
 
 

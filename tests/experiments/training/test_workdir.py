@@ -203,6 +203,7 @@ def test_numbers_that_are_not_finite_are_null_in_metrics(tmp_path):
         ("step", -3, "expected a count, got -3"),
         ("test_error", "8.0", "expected numbers or null, got 8.0"),
         ("test_loss", 10**400, "expected numbers or null, got 1000"),
+        ("train_seconds", [3.0], r"expected a finite number, got \[3.0\]"),
         ("test_class_iou", [1.0, {}], r"expected numbers or null, got \[1.0, {}\]"),
     ],
 )
