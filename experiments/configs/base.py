@@ -389,6 +389,11 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def is_number(value: Any) -> bool:
+    """Whether a value of JSON is a number that has a float; an integer beyond 1e300 may have none."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300
+
+
 def _build(cls: type, flat: dict[str, Any]) -> Any:
     """The inverse of `flatten(dataclasses.asdict(..))`."""
     values, unknown = {}, set(flat)

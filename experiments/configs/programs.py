@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 from experiments.configs import cifar, imagenet, segmentation
-from experiments.configs.base import Config, RunConfig, flatten
+from experiments.configs.base import Config, RunConfig, flatten, is_number
 from experiments.configs.imagenet.fields import ImagenetConfig
 from experiments.configs.model import canonical
 from experiments.configs.named import changes_to_repeat, command
@@ -33,7 +33,6 @@ def _default(program: str) -> RunConfig:
     return type(config)(type(config.model)(""))
 
 
-_LARGEST = 1e300  # an integer beyond it cannot become a float
 _DEFAULTS = {program: _default(program) for program in PROGRAMS}
 
 
@@ -146,8 +145,7 @@ def _is_of(value: Any, kind: Any) -> bool:
         case builtins.tuple:
             return isinstance(value, list | tuple) and all(_is_of(each, arguments[0]) for each in value)
     if kind in (int, float):
-        is_number = isinstance(value, int if kind is int else (int, float)) and not isinstance(value, bool)
-        return is_number and abs(value) < _LARGEST
+        return is_number(value) and (kind is float or isinstance(value, int))
     return isinstance(value, kind)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 from rich.console import Console
 
-from experiments.configs.base import RunConfig, flatten
+from experiments.configs.base import RunConfig, flatten, is_number
 from experiments.configs.model import differing
 from experiments.configs.programs import TAKERS, SavedRun, program_of_fields, whole_fields
 from experiments.runtime.exit_codes import TrainingError
@@ -272,26 +272,21 @@ def wrong_field(fields: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < _LARGEST
-
-
 def _are_numbers(value: Any) -> bool:
     parts = value if isinstance(value, list) else [value]  # earlier versions wrote NaN
-    return all(part is None or isinstance(part, float) or _is_number(part) for part in parts)
+    return all(part is None or isinstance(part, float) or is_number(part) for part in parts)
 
 
 def _is_count(value: Any) -> bool:
-    return _is_number(value) and value >= 0 and value == int(value)
+    return is_number(value) and value >= 0 and value == int(value)
 
 
-_LARGEST = 1e300  # an integer beyond it cannot become a float
 _RESTORE_SUMMARY = "restore it, or remove it and run the command that trained it once more"
 _TEXT = ("a text", lambda value: isinstance(value, str))
 _TEXT_OR_NULL = ("a text or null", lambda value: value is None or isinstance(value, str))
 _COUNT = ("a count", _is_count)
 _COUNT_OR_NULL = ("a count or null", lambda value: value is None or _is_count(value))
-_NUMBER = ("a finite number", _is_number)
+_NUMBER = ("a finite number", is_number)
 _NUMBERS = ("numbers or null", _are_numbers)
 _LIST = ("a list", lambda value: isinstance(value, list))
 _LIST_OR_NULL = ("a list or null", lambda value: value is None or isinstance(value, list))
@@ -299,7 +294,7 @@ _OBJECT = ("an object", lambda value: isinstance(value, dict))
 _OBJECT_OR_NULL = ("an object or null", lambda value: value is None or isinstance(value, dict))
 _ANY = ("anything", lambda value: True)
 _METRIC_PREFIXES = ("final_test", "best_test", "reported_test")
-_METRIC_FIELD = ("a percentage", lambda value: _is_number(value) and 0 <= value <= 100)
+_METRIC_FIELD = ("a percentage", lambda value: is_number(value) and 0 <= value <= 100)
 _SUMMARY_FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     **dict.fromkeys(("name", "model", "dataset", "dataset_description", "source", "best_is_chosen_on"), _TEXT),
     **dict.fromkeys(("command", "devices", "hardware", "workdir", "measure"), _TEXT),
