@@ -8,7 +8,8 @@ from experiments.reports.ledger import Row, spread
 from experiments.reports.runs import measure_of
 
 WIDTH = 960
-_NAMES, _LINE, _HEAD = 300, 15, 44  # pixels: of the names, of a row, of a dataset's heading with its axis
+# Pixels: of the names, of a row, of a dataset's heading with its axis, of the words beside a dot.
+_NAMES, _LINE, _HEAD, _NOTE = 300, 15, 44, 100
 # Colours that also a colour-blind reader can tell apart (Okabe & Ito 2008), and a shape for each.
 COLOURS = {"near": "#0072b2", "better": "#009e73", "worse": "#d55e00", "open": "#777777"}
 _MEANINGS = (
@@ -24,7 +25,7 @@ def figure(rows: Sequence[Row]) -> str:
     """An SVG picture of all rows with a number, by dataset.
 
     A bar is a published result. A dot is our mean over n seeds; the line through it reaches one standard deviation to
-    each side.
+    each side. Beside it stands the difference in standard errors (SE), or how many seeds that needs.
     """
     drawn = sorted((row for row in rows if row.published or row.runs), key=_group)
     parts, y = [_legend()], 56
@@ -79,11 +80,27 @@ def _row(row: Row, top: int, x) -> str:
         told.append(f"ours {mean:.2f}, n = {len(ours)}")
         colour = COLOURS[verdict]
         fill = "white" if verdict == "open" else colour
+        right, anchor = max(x(mean + std), *map(x, _published(row)), x(mean)) + 9, "start"
+        if right > WIDTH - _NOTE:
+            right, anchor = min(x(mean - std), *map(x, _published(row)), x(mean)) - 9, "end"
+        parts.append(
+            f'<text x="{right:.1f}" y="{middle + 4}" text-anchor="{anchor}" fill="{colour}">{_note(row)}</text>'
+        )
         parts.append(
             f'<line x1="{x(mean - std):.1f}" x2="{x(mean + std):.1f}" y1="{middle}" y2="{middle}" stroke="{colour}"/>'
             f'<circle cx="{x(mean):.1f}" cy="{middle}" r="4" fill="{fill}" stroke="{colour}" stroke-width="1.5"/>'
         )
     return f"<g><title>{html.escape('; '.join(told))}</title>{''.join(parts)}</g>"
+
+
+def _note(row: Row) -> str:
+    """What the row's dot says of its distance from the published bar."""
+    count, needed, distance = f"n = {len(row.runs)}", row.seeds_needed(), row.distance()
+    if row.changed:
+        return f"changed, {count}"
+    if distance is not None:
+        return f"{distance:+.1f} SE, {count}"
+    return f"{count}, {needed} needed" if row.published and len(row.runs) < needed else count
 
 
 def _published(row: Row) -> list[float]:

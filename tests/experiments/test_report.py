@@ -407,6 +407,8 @@ def test_a_difference_is_told_in_standard_errors_and_too_few_seeds_are_said(caps
     assert (ours["resnet_110"]["standard_errors"], ours["resnet_110"]["seeds_needed"]) == (None, 5)
     text = (tmp_path / "ledger" / "ledger.md").read_text()
     assert "+2.16 (+7.4 SE)" in text and "(too few seeds: 5 needed)" in text and "(ledger.svg)" in text
+    picture = (tmp_path / "ledger" / "ledger.svg").read_text()
+    assert ">+7.4 SE, n = 3</text>" in picture and ">n = 2, 5 needed</text>" in picture
 
 
 def test_the_figure_has_every_row_with_a_number(capsys, tmp_path):
