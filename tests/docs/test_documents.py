@@ -1,6 +1,7 @@
 """What README and the other documents say: their Python runs, their commands parse, their links lead somewhere."""
 
 import contextlib
+import functools
 import importlib
 import io
 import re
@@ -9,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 import tyro
+from flax import linen as nn
 from safetensors.numpy import save_file
 
 import resjax
@@ -57,7 +59,10 @@ def test_python_blocks_run_in_order(name, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", CARDS)
 def test_a_card_computes_logits_of_images(name, tmp_path, monkeypatch):
+    """In one program: operation by operation, each of those of a hundred layers would be compiled by itself."""
     monkeypatch.chdir(tmp_path)
+    apply = nn.Module.apply
+    monkeypatch.setattr(nn.Module, "apply", lambda model, *arrays: jax.jit(functools.partial(apply, model))(*arrays))
     (program,) = blocks(DOCUMENTS[name], "python")
     images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
     namespace = {"__name__": "__main__", "images": images}

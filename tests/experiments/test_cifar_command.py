@@ -14,6 +14,7 @@ from experiments.inputs.splits import load_splits
 from experiments.training.workdir import read_saved_run
 from resjax.data.normalization import patch_whitening
 from tests.helpers.command import outcome
+from tests.helpers.few_images import few_images
 
 _main = functools.partial(outcome, cifar.main)
 
@@ -82,18 +83,6 @@ def test_a_wrong_flag_or_value_names_the_right_ones(capsys, arguments, nearest):
     assert code == 2 and nearest in out + err
 
 
-@pytest.mark.quick
-def test_dry_run_prints_the_cost_and_trains_nothing(capsys, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    code, out, _ = _main(capsys, "--config", "wrn_28_10", "--dry-run", "--epochs", "130")
-    assert code == 0 and list(tmp_path.iterdir()) == []
-    assert "36,479,194" in out
-    assert "10,486,657,536 forward" in out
-    assert "50,700 = 130 epochs of 390 (batch 128)" in out
-    rates = re.findall(r"step ([\d,]+) to ([\d,]+) +([\d.]+)", out)
-    assert rates == [("0", "23,009", "0.1"), ("23,010", "46,409", "0.02"), ("46,410", "50,699", "0.004")]
-
-
 def test_no_data_and_no_network_is_one_error_that_names_both_ways(capsys, tmp_path, monkeypatch):
     from resjax.data.arrays import prepare
 
@@ -106,11 +95,18 @@ def test_no_data_and_no_network_is_one_error_that_names_both_ways(capsys, tmp_pa
 
 
 SHORT = ("--config", "quickstart", "--model.name", "resnet_8", "--model.widths", "4", "4", "8")
-SHORT += ("--epochs", "2", "--batch_size", "256")
+SHORT += ("--epochs", "2", "--batch_size", "32")
 
 
 @pytest.fixture(scope="module")
-def short_run(tmp_path_factory):
+def images():
+    """800 training and 200 test images."""
+    with few_images(800, 200):
+        yield
+
+
+@pytest.fixture(scope="module")
+def short_run(tmp_path_factory, images):
     """A finished run of two epochs on the embedded images."""
     workdir = tmp_path_factory.mktemp("short") / "run"
     assert cifar.main([*SHORT, "--workdir", str(workdir)]) == 0
@@ -122,12 +118,12 @@ def test_summary_holds_errors_beside_what_was_changed_and_where_it_ran(short_run
     records = [json.loads(line) for line in (short_run / "metrics.jsonl").read_text().splitlines()]
     assert summary["final_test_error"] == records[-1]["test_error"]
     assert summary["best_test_error"] == min(record["test_error"] for record in records)
-    assert (summary["train_images"], summary["test_images"], summary["steps"]) == (5000, 1000, 2 * (5000 // 256))
+    assert (summary["train_images"], summary["test_images"], summary["steps"]) == (800, 200, 2 * (800 // 32))
     assert summary["published"] is None and "not CIFAR-10 errors" in summary["dataset_description"]
-    changed = {"model.name": "resnet_8", "model.widths": [4, 4, 8], "batch_size": 256, "epochs": 2}
+    changed = {"model.name": "resnet_8", "model.widths": [4, 4, 8], "batch_size": 32, "epochs": 2}
     assert summary["changed_from_named_config"] == changed
     said = ["model.name resnet_8 (recipe: resnet_20)", "model.widths 4 4 8 (recipe: 16 32 64)"]
-    said += ["epochs 2 (recipe: 20)", "batch_size 256 (recipe: 64)"]
+    said += ["epochs 2 (recipe: 20)", "batch_size 32 (recipe: 64)"]
     assert summary["not_the_recipe"] == said
     assert summary["command"] == f"{CIFAR} {' '.join(SHORT)}"
     assert summary["hours"] * 3600 == pytest.approx(sum(r["train_seconds"] + r["test_seconds"] for r in records))
@@ -140,15 +136,16 @@ def test_summary_holds_errors_beside_what_was_changed_and_where_it_ran(short_run
 
 
 def test_the_fast_recipe_whitens_by_its_images_and_trains_neither_stem_nor_scales(tmp_path):
-    """And learns from 2,000 images in a single epoch."""
-    command = ("--config", "speedrun", "--dataset", "cifar10_mini", "--epochs", "1", "--batch_size", "64")
-    command += ("--validation_images", "3000", "--average_decay", "0.5", "--model.widths", "8", "32", "32")
+    """And learns from 1,500 images in a single epoch."""
+    command = ("--config", "speedrun", "--dataset", "cifar10_mini", "--epochs", "1", "--batch_size", "32")
+    command += ("--validation_images", "200", "--average_decay", "0.5", "--model.widths", "8", "32", "32")
     rate = ("--optimizer.learning_rate", "0.1", "--schedule.warmup_epochs", "0.3")
     run = tmp_path / "run"
-    assert cifar.main([*command, *rate, "--workdir", str(run)]) == 0
-    network = load_run(str(run), "latest", 0, None)
+    with few_images(1700, 200):
+        assert cifar.main([*command, *rate, "--workdir", str(run)]) == 0
+        network = load_run(str(run), "latest", 0, None)
+        images = load_splits(read_saved_run(run, CIFAR).config).train.images
     params, stem = network.variables["params"], network.variables["batch_stats"]["stem"]["kernel"]
-    images = load_splits(read_saved_run(run, CIFAR).config).train.images
     np.testing.assert_allclose(stem, patch_whitening(np.asarray(network.normalize(images))), rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(params["stage_2"]["block_1"]["norm_1"]["scale"], np.ones(32))
     assert np.abs(params["stage_2"]["norm_1"]["bias"]).max() > 0
@@ -187,7 +184,7 @@ def test_resume_never_moves_the_earlier_run_aside(capsys, short_run):
     assert [record["train_loss"] for record in fresh] == [json.loads(line)["train_loss"] for line in kept.splitlines()]
 
 
-def test_a_diverging_run_says_at_which_step_and_exits_with_1(capsys, tmp_path):
+def test_a_diverging_run_says_at_which_step_and_exits_with_1(capsys, tmp_path, images):
     workdir = tmp_path / "run"
     code, _, err = _main(capsys, *SHORT, "--workdir", str(workdir), "--optimizer.learning_rate", "1e6")
     assert code == 1 and re.search(r"not finite at step \d+ \(epoch 1\)", err) and "Traceback" not in err
@@ -195,11 +192,17 @@ def test_a_diverging_run_says_at_which_step_and_exits_with_1(capsys, tmp_path):
 
 
 @pytest.mark.quick
-def test_dry_run_says_the_recipe_and_a_time_in_80_columns(capsys):
-    code, out, _ = _main(capsys, "wrn_28_10", "--dry-run", "--epochs", "3", "--optimizer.weight_decay", "0.001")
-    assert code == 0 and max(map(len, out.splitlines())) <= 80
+def test_dry_run_prints_recipe_cost_and_time_in_80_columns_and_trains_nothing(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = _main(capsys, "wrn_28_10", "--dry-run", "--epochs", "130", "--optimizer.weight_decay", "0.001")
+    assert code == 0 and list(tmp_path.iterdir()) == [] and max(map(len, out.splitlines())) <= 80
+    rates = re.findall(r"step ([\d,]+) to ([\d,]+) +([\d.]+)", out)
+    assert rates == [("0", "23,009", "0.1"), ("23,010", "46,409", "0.02"), ("46,410", "50,699", "0.004")]
     text = re.sub(r"\s+", " ", out)
     for said in (
+        "36,479,194",
+        "10,486,657,536 forward",
+        "50,700 = 130 epochs of 390 (batch 128)",
         "published 4.00 % (median of 5, mean/std)",
         "optimizer sgd, learning_rate 0.1, momentum 0.9, nesterov",
         "weight_decay 0.001",

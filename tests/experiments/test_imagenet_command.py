@@ -1,7 +1,6 @@
 """`python -m experiments.imagenet` on a small folder: it learns, resumes bit for bit, and says what is wrong."""
 
 import dataclasses
-import functools
 import json
 import pathlib
 import shutil
@@ -24,14 +23,16 @@ from experiments.inputs.batches import StreamedImages
 from experiments.programs.imagenet import evaluate
 from experiments.training.workdir import IMAGENET_KEYS, Workdir
 from resjax import InputError, create_model, pretrained_info, save_pretrained, train
-from resjax.models import model_info, multiply_adds, parameter_count
+from resjax.models import model_info
 from tests.helpers.command import outcome
+from tests.helpers.counting import counts
 from tests.helpers.photographs import write_folder
 from tests.helpers.problem import assert_same_bits
 from tests.helpers.repositories import two_stages
 
 SMALL = ["--config", "quickstart", "--model.name", "resnet_8", "--batch_size", "8", "--eval_batch_size", "8"]
 SMALL += ["--epochs", "2", "--image_size", "16", "--eval_resize", "18", "--eval_size", "16", "--workers", "0"]
+SMALL += ["--model.stage_sizes", "1", "--model.widths", "8"]
 
 
 @pytest.fixture(scope="module")
@@ -302,11 +303,6 @@ def test_weights_are_given_images_as_they_were_trained(folder, tmp_path):
         loss(variables, mean=np.zeros((32, 32, 3)), std=std)
 
 
-@functools.cache
-def _counted(model):
-    return parameter_count(model, (224, 224, 3)), multiply_adds(model, (224, 224, 3))
-
-
 def test_every_recipe_names_a_network_and_counts_its_steps(capsys):
     for name, named in CONFIGS.items():
         config = named.config
@@ -315,7 +311,7 @@ def test_every_recipe_names_a_network_and_counts_its_steps(capsys):
             model = create_model(config.model.name, **config.model.overrides())
             facts = model_info(config.model.name)
             if config.model.overrides():
-                assert _counted(model) == (named.facts.parameters, named.facts.multiply_adds), name
+                assert counts(model, (224, 224, 3)) == (named.facts.parameters, named.facts.multiply_adds), name
             else:
                 assert (facts.parameters, facts.multiply_adds) == (named.facts.parameters, named.facts.multiply_adds)
             # wider_resnet_38_a2 is published for segmentation alone; finetune is our own.

@@ -27,16 +27,9 @@ LABELS = RNG.permutation(np.arange(240) % 3)
 # Classes that differ in brightness: learnt in an epoch.
 IMAGES = (RNG.integers(0, 50, (240, 12, 8, 4)) + 80 * LABELS[:, None, None, None]).astype(np.uint8)
 ARGUMENTS = (
-    "--config",
-    "quickstart",
-    "--model.name",
-    "resnet_8",
-    "--dataset",
-    "arrays",
-    "--batch_size",
-    "32",
-    "--eval_batch_size",
-    "40",
+    *("--config", "quickstart"),
+    *("--model.name", "resnet_8", "--model.stage_sizes", "1", "--model.widths", "8"),
+    *("--dataset", "arrays", "--batch_size", "32", "--eval_batch_size", "40"),
 )
 
 

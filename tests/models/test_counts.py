@@ -1,16 +1,13 @@
 """Exact sizes: the tables, the layers as they are called, arithmetic on the papers' text, published numbers."""
 
-import math
-
 import jax
 import jax.numpy as jnp
 import pytest
 from flax import linen as nn
 
 from resjax import ConstantScaling, create_model, list_models, model_info
-from resjax.layers import Conv
-from resjax.models import multiply_adds, parameter_count, unrolled, weighted_layers
-from resjax.models.speed_resnet import PatchStem
+from resjax.models import multiply_adds, parameter_count, weighted_layers
+from tests.helpers.counting import count_layers, counts
 
 SHAPE = (32, 32, 3)
 
@@ -108,23 +105,8 @@ IMAGENET = {
 
 
 def count(name, **overrides):
-    """Parameters and multiply-adds of a network from the calls of its layers, in one abstract evaluation."""
-    # Only shapes are asked for, and drawing kernels takes as long to trace as the network.
-    model = unrolled(create_model(name, kernel_init=nn.initializers.zeros, **overrides))
-    work = 0
-
-    def tally(call, args, kwargs, context):
-        nonlocal work
-        y = call(*args, **kwargs)
-        if isinstance(context.module, (Conv, nn.Dense, PatchStem)) and context.method_name == "__call__":
-            held = context.module.variables
-            work += y.size * math.prod((held.get("params") or held["batch_stats"])["kernel"].shape[:-1])
-        return y
-
-    images = jax.ShapeDtypeStruct((1, *model_info(name).input_size), jnp.float32)
-    with nn.intercept_methods(tally):
-        shapes = jax.eval_shape(model.init, jax.random.key(0), images)
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes["params"])), work
+    """Parameters and multiply-adds of a network, from the calls of its layers."""
+    return count_layers(create_model(name, **overrides), model_info(name).input_size)
 
 
 @pytest.mark.quick
@@ -140,17 +122,14 @@ def test_the_table_the_modules_and_the_reference_agree(name):
     assert (info.num_classes, info.input_size) == ((1000, (224, 224, 3)) if name in IMAGENET else (10, small))
     assert round(info.multiply_adds / 1e9, 4) == billions
     assert info.parameters == parameters
-    model, shape = create_model(name), info.input_size
-    # Block by block, a thousand layers take long to trace; the test below compares the two ways of counting.
-    deep = model.num_blocks > 200
-    counted = (parameter_count(model, shape), multiply_adds(model, shape)) if deep else count(name)
-    assert (info.parameters, info.multiply_adds) == counted
+    assert (info.parameters, info.multiply_adds) == counts(create_model(name), info.input_size)
 
 
 @pytest.mark.parametrize(
     "name",
     [
         "resnet_20",
+        "resnet_62",  # its stages are loops
         "plain_20",
         "preresnet_29",
         "wrn_16_4",
@@ -163,6 +142,7 @@ def test_the_table_the_modules_and_the_reference_agree(name):
 )
 def test_counting_functions_agree_with_the_calls_of_the_layers(name):
     model, shape = create_model(name), model_info(name).input_size
+    assert bool(model.stacked_stages) == (name == "resnet_62")
     assert (parameter_count(model, shape), multiply_adds(model, shape)) == count(name)
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from resjax import InputError, StochasticDepth, create_model, train
+from resjax import InputError, StochasticDepth, train
 from resjax.train.step import parts_of_batch
 from tests.helpers import problem
 
@@ -14,7 +14,7 @@ BATCH = problem.images_and_labels(32)
 
 def _step(micro_batches, devices=1, **fields):
     """The state after a step from the same start, and its metrics."""
-    network = create_model("resnet_8", **fields)
+    network = problem.small_network(**fields)
     optimizer = train.sgd(0.1, weight_decay=1e-3)
     mesh = train.data_mesh(jax.devices()[:devices])
     step = train.make_train_step(network, optimizer, problem.prepare, micro_batches=micro_batches)
@@ -43,7 +43,7 @@ def test_four_parts_are_one_step_of_the_whole_batch_where_bn_sees_the_same_group
 @pytest.mark.parametrize("scan", [True, False])
 def test_and_on_two_devices_with_scanned_blocks(ghost, scan):
     """Two blocks a stage: the second one's moments are stacked where it is scanned."""
-    fields = {"norm_scope": 4, "stage_sizes": (2, 1, 1), "scan": scan}
+    fields = {"norm_scope": 4, "stage_sizes": (2, 1), "scan": scan}
     _assert_close(_step(4, devices=2, **fields), _step(1, **fields))
 
 
@@ -52,17 +52,17 @@ def test_global_bn_normalises_each_part_but_keeps_the_statistics_of_the_batch():
     whole, parts = _step(1)[0].batch_stats, _step(4)[0].batch_stats
     for a, b in zip(jax.tree.leaves(parts["stem"]), jax.tree.leaves(whole["stem"]), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
-    deeper = [jax.tree.leaves(tree["stage_3"]) for tree in (whole, parts)]
+    deeper = [jax.tree.leaves(tree["stage_2"]) for tree in (whole, parts)]
     assert not all(np.allclose(a, b, rtol=1e-5) for a, b in zip(*deeper, strict=True))
 
 
 def test_a_block_left_out_of_one_part_keeps_what_the_others_gave():
     """Stochastic depth draws for each of eight parts: the last one leaves some branch out, none of them all eight."""
-    network = create_model("resnet_8", stochastic_depth=StochasticDepth(0.5))
+    network = problem.small_network(stochastic_depth=StochasticDepth(0.5))
     optimizer = train.sgd(0.1)
     step = train.make_train_step(network, optimizer, problem.prepare, micro_batches=8)
     start = problem.new_state(network, optimizer)
-    stages = ("stage_1", "stage_2", "stage_3")
+    stages = ("stage_1", "stage_2")
     means = lambda stats: np.stack([stats[stage]["block_1"]["norm_1"]["mean"][:16] for stage in stages])  # noqa: E731
     assert (
         means(jax.jit(step)(start, tuple(map(jnp.asarray, BATCH)))[0].batch_stats) != means(start.batch_stats)

@@ -17,7 +17,7 @@ from tests.helpers import problem
 RUN = {"config": {"epochs": 3}, "epoch_seconds": 1.5}
 
 
-def _state(devices=1, seed=3, model="resnet_8"):
+def _state(devices=1, seed=3, model=""):
     mesh = train.data_mesh(jax.devices()[:devices])
     return problem.new_state(*problem.build(model=model)[:2], mesh, seed, moving_average=True)
 

@@ -4,7 +4,7 @@ import jax
 import pytest
 from jax.sharding import PartitionSpec
 
-from resjax import create_model, train
+from resjax import train
 from resjax.layers import plain_convolutions
 from resjax.train.collectives import collective_bytes, collectives
 from tests.helpers import problem
@@ -16,7 +16,7 @@ SCALARS = 8
 
 def _compile(**fields):
     """The collectives of a compiled step on eight devices, and bytes of parameters and of running statistics."""
-    network, mesh = create_model("resnet_8", **fields), train.data_mesh()
+    network, mesh = problem.small_network(**fields), train.data_mesh()
     optimizer = train.sgd(0.1, weight_decay=1e-3)
     step = train.make_train_step(network, optimizer, problem.prepare)
     state = problem.new_state(network, optimizer, mesh)

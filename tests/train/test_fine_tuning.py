@@ -65,7 +65,7 @@ def test_an_unknown_part_to_freeze_is_refused(freeze):
 
 def test_a_step_leaves_the_frozen_part_as_it_is_and_computes_no_gradient_of_it():
     """The rest moves as it does without freezing, where the gradient does not see what is behind it."""
-    network = create_model("resnet_8", frozen_statistics=True)
+    network = problem.small_network(frozen_statistics=True)
     images, labels = (jnp.asarray(array) for array in problem.images_and_labels(8))
     state = problem.new_state(network, optax.sgd(0.1))
     stepped, flops = {}, {}

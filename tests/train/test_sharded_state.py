@@ -48,7 +48,7 @@ def test_the_losses_are_those_of_the_whole_state(split, whole):
 def test_each_device_holds_an_eighth_of_what_is_large(split, whole):
     own = lambda state: sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(state))  # noqa: E731
     assert own(split[0]) < own(whole[0]) / 5
-    kernel = split[0].params["stage_3"]["block_1"]["conv_2"]["kernel"]
+    kernel = split[0].params["stage_2"]["block_1"]["conv_2"]["kernel"]
     assert kernel.addressable_shards[0].data.size == kernel.size / 8
 
 

@@ -9,9 +9,9 @@ from experiments.inputs import splits as image_splits
 from experiments.launch.checks import check_values
 from experiments.training.optimizer import build_optimizer
 from resjax import create_model, train
-from resjax.models import multiply_adds, parameter_count
 from resjax.models.published import HE_2015, HE_2016, VEIT_2016
 from resjax.models.published.cifar import CIFAR_NETWORKS
+from tests.helpers.counting import counts
 
 SHAPE = (32, 32, 3)
 # Published batches that the tests' eight devices do not divide.
@@ -42,8 +42,7 @@ def test_what_only_training_knows_of_does_not_change_the_counts():
 def test_counts_of_variants_are_exact(name):
     named = CONFIGS[name]
     model = create_model(named.config.model.name, **named.config.model.overrides())
-    counts = (parameter_count(model, SHAPE), multiply_adds(model, SHAPE))
-    assert counts == (named.facts.parameters, named.facts.multiply_adds)
+    assert counts(model, SHAPE) == (named.facts.parameters, named.facts.multiply_adds)
 
 
 @pytest.mark.quick

@@ -26,6 +26,7 @@ from resjax import InputError, train
 from tests.experiments.training import test_engine
 from tests.helpers import problem
 from tests.helpers.command import outcome
+from tests.helpers.few_images import few_images
 from tests.helpers.programs import shared_programs  # noqa: F401 (a fixture)
 
 SEEDS = (5, 6, 7)
@@ -187,16 +188,17 @@ def test_as_many_seeds_are_taken_together_as_the_memory_of_the_devices_holds():
     assert seeds_that_fit(memory, jax.devices()) > 10**6
 
 
-ARGUMENTS = ("--config", "quickstart", "--model.name", "resnet_8", "--epochs", "1")
-ARGUMENTS += ("--batch_size", "504", "--seed", "3", "--validation_images", "4000")
+ARGUMENTS = ("--config", "quickstart", "--model.name", "resnet_8", "--model.stage_sizes", "1", "--model.widths", "4")
+ARGUMENTS += ("--epochs", "1", "--batch_size", "96", "--seed", "3", "--validation_images", "96")
 
 
 @pytest.fixture(scope="module")
 def command(tmp_path_factory):
     """(workdir of two seeds, trained by the command; the seeds' summaries)."""
     path = tmp_path_factory.mktemp("command")
-    assert cifar.main([*ARGUMENTS, "--seeds", "2", "--workdir", str(path)]) == 0
-    return path, [json.loads((path / f"seed_{seed}" / "summary.json").read_text()) for seed in (3, 4)]
+    with few_images(200, 96):
+        assert cifar.main([*ARGUMENTS, "--seeds", "2", "--workdir", str(path)]) == 0
+        yield path, [json.loads((path / f"seed_{seed}" / "summary.json").read_text()) for seed in (3, 4)]
 
 
 def test_the_command_ends_with_mean_and_spread_and_leaves_finished_seeds_alone(capsys, command):
