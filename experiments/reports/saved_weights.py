@@ -6,13 +6,14 @@ from typing import Any
 
 from rich.console import Console
 
+from experiments.configs.base import flatten
 from experiments.configs.programs import IMAGENET, SavedRun
 from experiments.evaluation.classifier import WeightsOptions, load_classifier
 from experiments.evaluation.trained import read_network
 from experiments.inputs.masks import MEAN, STD
 from experiments.reports.model_card import card, facts_of_run, own_data
 from experiments.reports.runs import read_run
-from experiments.runtime.files import write
+from experiments.runtime.files import read_json, without_folders, write
 from experiments.training.pretrained import input_of
 from experiments.training.workdir import Workdir, read_saved_run
 from resjax import save_pretrained
@@ -33,7 +34,16 @@ def facts_to_save(folder: pathlib.Path, run: str, checkpoint: str) -> dict[str, 
         raise InputError(f"--save {folder}: holds a README.md of something else; give another directory")
     saved, finished = read_saved_run(run), read_run(pathlib.Path(run))
     summary = Workdir(run).read_summary("source", "published", "changed_from_named_config")
-    return facts_of_run(saved.config, finished, summary, checkpoint)
+    return facts_of_run(saved.config, finished, summary, checkpoint) | {"run": _config_of(run)}
+
+
+def _config_of(run: str) -> dict[str, Any]:
+    """The run's config.json, which an audit compares with, without the folders of this machine."""
+    config = read_json(pathlib.Path(run) / "config.json")
+    fields = flatten(config["config"])
+    if fields.get("pretrained"):
+        fields["pretrained"] = without_folders(fields["pretrained"])
+    return {key: value for key, value in config.items() if key != "run_options"} | {"config": fields}
 
 
 def save_run(

@@ -1,4 +1,4 @@
-"""Audits: a run trained again in parts is the same bit for bit, and what was tampered with is found."""
+"""Audits: a run trained again in parts is the same bit for bit; tampered runs, data and weights are found."""
 
 import json
 import shutil
@@ -9,8 +9,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from experiments import audit
+from experiments import audit, evaluate
 from experiments.training.audit import Audit, Finding, Span, choose
+from experiments.training.packed import pack
+from resjax import from_pretrained, pretrained_info, save_pretrained
 from resjax.errors import InputError
 from resjax.train import digest_handler
 from resjax.train.checkpoint import _handlers
@@ -142,3 +144,112 @@ def test_another_machine_has_a_tolerance():
     assert not audit.verdict(only_metrics, None)[0] and not audit.verdict(only_metrics, 0.5)[0]
     passed, said = audit.verdict(near, 0.01)
     assert not passed and "1 arrays differ, the first params/a; metrics.jsonl: epoch 1: train_loss" in said
+
+
+@pytest.fixture(scope="module")
+def saved(made):
+    """The run's weights, as `evaluate --save` writes them."""
+    assert evaluate.main([str(made / "run"), "--save", str(made / "weights")]) == 0
+    return made / "weights"
+
+
+@pytest.fixture
+def weights(saved, tmp_path):
+    """A copy of them."""
+    return shutil.copytree(saved, tmp_path / "weights")
+
+
+def _audit(capsys, made, *arguments):
+    code, said, error = outcome(audit.main, capsys, *arguments, "--data_dir", made / "own.npz")
+    return code, " ".join(said.split()), " ".join(error.split())
+
+
+def test_weights_carry_what_an_audit_of_their_run_needs(made, weights, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert str(made) not in (weights / "config.json").read_text()  # no folder of this machine
+    code, said, error = _audit(capsys, made, weights)
+    assert (code, error) == (0, "")
+    assert "files: weights and facts are as they were saved" in said
+    assert "data: 136 images and labels are those of the run" in said
+    assert "errors on 40 test images" in said and "as it says" in said
+    assert "not audited: how they were trained; --run takes their run with its kept checkpoints" in said
+    pack(made / "run", tmp_path / "run.tar")
+    code, said, error = _audit(capsys, made, weights, "--run", tmp_path / "run.tar", "--spans", 1)
+    assert (code, error) == (0, "")
+    assert "weights: the run's latest checkpoint, bit for bit" in said and "config and data: those of the run" in said
+    assert "1 of 1 spans are as saved" in said and "not audited" not in said
+
+
+def test_a_packed_run_is_audited_as_it_is(made, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(Audit, "train_again", lambda audited, span, scratch: Finding(0.0, (), (), None))
+    pack(made / "run", tmp_path / "run.tar")
+    code, said, _ = _audit(capsys, made, tmp_path / "run.tar", "--spans", 9)
+    assert code == 0 and "3 of 3 spans are as saved" in said
+    code, _, error = _audit(capsys, made, tmp_path / "run.tar", "--run", tmp_path)
+    assert code == 2 and "--run" in error and "only for weights" in error
+
+
+def _saved_again(weights, change=lambda arrays: None, **facts):
+    """Weights with other numbers or facts, whose files are consistent."""
+    (model, variables), about = from_pretrained(weights), pretrained_info(weights)
+    change(variables["params"])
+    save_pretrained(weights, model, variables, about | facts)
+
+
+def test_weights_that_were_changed_are_found(made, weights, tmp_path, capsys, monkeypatch):
+    def nudge(params):
+        params["head"]["linear"]["bias"] = np.nextafter(params["head"]["linear"]["bias"], np.float32(1))
+
+    monkeypatch.setattr(Audit, "train_again", lambda audited, span, scratch: pytest.fail("trained before it was found"))
+    _saved_again(weights, nudge)
+    code, _, error = _audit(capsys, made, weights, "--run", made / "run")
+    assert code == 1 and "1 arrays are not those of the latest checkpoint, the first ['params']['head']" in error
+    file = weights / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    code, said, error = _audit(capsys, made, weights)
+    assert code == 1 and "WRONG files" in said and "damaged, replaced" in error
+
+
+def test_a_card_that_was_changed_is_found(made, weights, capsys):
+    errors = pretrained_info(weights)["errors"]
+    _saved_again(weights, errors=errors - 1)
+    code, _, error = _audit(capsys, made, weights)
+    assert code == 1 and f"card: {errors} errors on 40 test images" in error and f"it says {errors - 1} errors" in error
+    config = weights / "config.json"
+    config.write_text(config.read_text().replace(f'"errors": {errors - 1}', f'"errors": {errors}'))
+    code, _, error = _audit(capsys, made, weights)
+    assert code == 1 and "not as it was saved: damaged or edited" in error
+
+
+def test_a_config_that_the_weights_were_not_trained_with_is_found(made, weights, capsys):
+    run = pretrained_info(weights)["run"]
+    run["config"]["optimizer.learning_rate"] *= 2
+    _saved_again(weights, run=run)
+    code, _, error = _audit(capsys, made, weights, "--run", made / "run")
+    assert code == 1 and "config and data: " in error and "optimizer.learning_rate" in error
+    _saved_again(weights, run=[])
+    code, _, error = _audit(capsys, made, weights)
+    assert code == 2 and "what it says of its run is not the config of one" in error
+
+
+def test_data_that_the_weights_were_not_trained_on_are_found(made, weights, tmp_path, capsys):
+    with np.load(made / "own.npz") as arrays:
+        np.savez(tmp_path / "own.npz", **{**arrays, "train_labels": arrays["train_labels"][::-1]})
+    code, said, error = _audit(capsys, tmp_path, weights)
+    assert code == 1 and "data: train: as many images there and here, 96, but not the same ones" in error
+    assert "as it says" in said  # the test images are the same
+
+
+def test_weights_of_earlier_versions_say_what_cannot_be_audited(made, weights, capsys):
+    (model, variables), about = from_pretrained(weights), pretrained_info(weights)
+    del about["run"]
+    save_pretrained(weights, model, variables, about)
+    code, said, _ = _audit(capsys, made, weights)
+    assert code == 0 and "not audited: data: saved without the checksums, config and versions of the run" in said
+    save_pretrained(weights, model, variables, {"dataset": "folder"})
+    code, said, _ = _audit(capsys, made, weights)
+    assert code == 0 and "not audited: data and card: checked only for classifiers of small images" in said
+    code, _, error = outcome(audit.main, capsys, "resnet_20-cifar1")
+    assert code == 2 and "no such run, packed run or weights; did you mean" in error
