@@ -1,6 +1,7 @@
 """Loss against the learning rate for several depths and widths, from the workdirs of finished runs."""
 
 import dataclasses
+import functools
 import itertools
 import re
 from typing import Literal
@@ -37,6 +38,7 @@ def measure(measurements: Measurements):
     if len(runs) < 2:
         raise InputError("name the workdirs of networks of several depths at several learning rates: RUN RUN ..")
     rows, conditions = [], {}
+    depth_of = functools.cache(weighted_layers)  # most runs differ in the learning rate alone
     for run in runs:
         config = read_saved_run(run, CIFAR, IMAGENET).config
         conditions[config.dataset, config.epochs, config.batch_size, config.optimizer.kind] = run
@@ -46,7 +48,7 @@ def measure(measurements: Measurements):
         rows.append(
             {
                 "parametrisation": _without_sizes(config.identity()),
-                "depth": weighted_layers(model, image_shape(config)),
+                "depth": depth_of(model, image_shape(config)),
                 "width": _width(model),
                 "learning_rate": config.optimizer.learning_rate,
                 "value": records[-1][options.depth_scaling.metric] if done else None,
