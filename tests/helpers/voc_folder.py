@@ -28,11 +28,12 @@ def write_voc(
     masks: Mapping[str, bytes],
     lists: Mapping[str, str | bytes] = _LISTS,
     classes: str | bytes | None = None,
+    folders: tuple[str, str] = ("SegmentationClass", "Segmentation"),
 ) -> pathlib.Path:
-    """Writes files by name, with suffix, lists by split, and `classes.txt`."""
+    """Writes files by name, with suffix, lists by split, and `classes.txt`; `folders` are those of masks and lists."""
     files = {f"JPEGImages/{name}": data for name, data in images.items()}
-    files |= {f"SegmentationClass/{name}": data for name, data in masks.items()}
-    files |= {f"ImageSets/Segmentation/{split}.txt": text for split, text in lists.items()}
+    files |= {f"{folders[0]}/{name}": data for name, data in masks.items()}
+    files |= {f"ImageSets/{folders[1]}/{split}.txt": text for split, text in lists.items()}
     if classes is not None:
         files["classes.txt"] = classes
     for name, data in files.items():

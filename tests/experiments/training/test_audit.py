@@ -18,6 +18,7 @@ from resjax.train import digest_handler
 from resjax.train.checkpoint import _handlers
 from tests.conftest import ROOT
 from tests.helpers.command import outcome
+from tests.helpers.finished_run import write_run
 
 FLAGS = "--config quickstart --model.name resnet_8 --dataset arrays --batch_size 32 --eval_batch_size 40 --epochs 3"
 
@@ -253,3 +254,13 @@ def test_weights_of_earlier_versions_say_what_cannot_be_audited(made, weights, c
     assert code == 0 and "not audited: data and card: checked only for classifiers of small images" in said
     code, _, error = outcome(audit.main, capsys, "resnet_20-cifar1")
     assert code == 2 and "no such run, packed run or weights; did you mean" in error
+
+
+def test_a_packed_run_of_several_seeds_and_a_folder_of_something_else_are_refused(tmp_path, capsys):
+    for seed in (0, 1):
+        write_run(tmp_path / "both" / f"seed_{seed}", "resnet_20", seed=seed)
+    pack(tmp_path / "both", tmp_path / "both.tar")
+    code, _, error = outcome(audit.main, capsys, tmp_path / "both.tar")
+    assert code == 2 and "holds 2 seeds; unpack it" in error
+    code, _, error = outcome(audit.main, capsys, tmp_path)
+    assert code == 2 and "no workdir of a run" in error
