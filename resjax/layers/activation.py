@@ -11,7 +11,8 @@ def relu(x: jax.Array) -> jax.Array:
 
     The gradient reads the output, which the next convolution keeps for its own, so that nobody has to keep x.
     """
-    return positive_part(x)
+    # Written as a maximum a GPU's convolution takes it along, with the addition before.
+    return lax.platform_dependent(x, tpu=_largest, cuda=_largest, rocm=_largest, default=_chosen)
 
 
 def positive_part(x: jax.Array) -> jax.Array:

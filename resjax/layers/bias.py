@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from resjax.layers.conv import Product
+
 
 class Bias(nn.Module):
     """A trained bias, 0 at first, and a nonlinearity; called as `BatchNorm` is.
@@ -23,12 +25,14 @@ class Bias(nn.Module):
     @nn.compact
     def __call__(
         self,
-        x: jax.Array,
+        x: jax.Array | Product,
         train: bool,
         activation: Callable[[jax.Array], jax.Array] | None = None,
         pool: Callable[[jax.Array], jax.Array] | None = None,
     ) -> jax.Array:
         """Maps x [N, H, W, C] to pool(activation(x + bias)); training and evaluation are alike."""
+        if isinstance(x, Product):
+            x = x.computed()
         bias = self.param("bias", nn.initializers.zeros, () if self.shared else x.shape[-1:], jnp.float32)
         y = x.astype(self.dtype) + bias.astype(self.dtype)
         y = y if activation is None else activation(y)

@@ -9,7 +9,7 @@ import jax
 from flax import linen as nn
 
 from resjax.layers.activation import relu
-from resjax.layers.backend import apart
+from resjax.layers.backend import apart, faster_forms
 from resjax.layers.dropout import Dropout
 from resjax.layers.gates import Gates, run_if_active, scale
 from resjax.layers.shortcut import (
@@ -171,8 +171,8 @@ class ResidualBlock(nn.Module):
         for i, conv in enumerate(spec.convs):
             if conv.dropout_rate > 0:
                 x = Dropout(conv.dropout_rate, deterministic=not train, name=f"dropout_{i + 1}")(x)
-            x = self._conv(f"conv_{i + 1}", conv, x)
             follows = order.behind if i == len(spec.convs) - 1 else order.between
+            x = self._conv(f"conv_{i + 1}", conv, x, factored=train and follows.startswith("B"))
             x = self._activate(follows, self._norms_before(i), x, train)
         return x
 
@@ -201,20 +201,25 @@ class ResidualBlock(nn.Module):
         return x
 
     @nn.nowrap
-    def _conv(self, name, conv, x, **options):
+    def _conv(self, name, conv, x, factored=False, **options):
+        """A convolution of x; as its factors if that may be and BN, which follows, has fewer channels to read then."""
         strides = self.spec.strides if conv.strided else 1
         options |= {"strides": strides, "dilation": conv.dilation, "groups": conv.groups, "name": name}
         if conv.init_scale != 1:
             options["init_scale"] = conv.init_scale
-        return self.conv(conv.features, kernel_size=(conv.size, conv.size), **options)(x)
+        convolve = self.conv(conv.features, kernel_size=(conv.size, conv.size), **options)
+        factored = factored and conv.size == conv.groups == 1 and x.shape[-1] < conv.features and faster_forms()
+        return convolve(x, factored=True) if factored else convolve(x)
 
     @nn.nowrap
     def _shortcut(self, x, train):
         spec = self.spec
         shape_changes = spec.strides != 1 or x.shape[-1] != spec.features
         if spec.shortcut == "C" or (spec.shortcut == "B" and shape_changes):
-            x = self._conv("shortcut_conv", ConvSpec(1, spec.features, strided=True), x)
-            return x if ORDERS[spec.order].front else self.norm(name="shortcut_norm")(x, train)
+            is_normalized = not ORDERS[spec.order].front
+            conv = ConvSpec(1, spec.features, strided=True)
+            x = self._conv("shortcut_conv", conv, x, factored=train and is_normalized)
+            return self.norm(name="shortcut_norm")(x, train) if is_normalized else x
         if not shape_changes:
             return x
         pad = average_and_pad if spec.shortcut == "average_pool" else subsample_and_pad

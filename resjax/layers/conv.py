@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -14,6 +15,32 @@ from resjax.layers.initializers import initializer
 
 CONV_OUTPUT = "conv_output"
 """Name of every convolution's output, for policies of what to keep for the gradient."""
+
+
+@flax.struct.dataclass
+class Product:
+    """A 1x1 convolution that is not computed yet.
+
+    Attributes:
+      x: images [N, H, W, C_in].
+      kernel: [1, 1, C_in, C_out], float32.
+      strides: stride along height and width.
+    """
+
+    x: jax.Array
+    kernel: jax.Array
+    strides: int = flax.struct.field(pytree_node=False, default=1)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, H', W', C_out)."""
+        n, height, width, _ = self.x.shape
+        return n, -(-height // self.strides), -(-width // self.strides), self.kernel.shape[-1]
+
+    def computed(self) -> jax.Array:
+        """Its value [N, H', W', C_out], in the dtype of x."""
+        y = conv2d(self.x, self.kernel.astype(self.x.dtype), self.strides, (0, 0))
+        return checkpoint_name(y, CONV_OUTPUT)
 
 
 class Conv(nn.Module):
@@ -48,8 +75,11 @@ class Conv(nn.Module):
     init_scale: float = 1.0
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, factored: bool = False) -> Any:
         """Maps x [N, H, W, C_in] to [N, H', W', features].
+
+        With `factored`, a 1x1 convolution of one group, without bias and padding, is not computed: its `Product` is
+        the result, for the `BatchNorm` behind it.
 
         Raises:
           InputError: where C_in is not what the kernel holds, or `groups` does not divide C_in and `features`.
@@ -70,6 +100,8 @@ class Conv(nn.Module):
         kernel = self.param("kernel", self._scaled(initializer(self.kernel_init)), shape, jnp.float32)
         height, width = self.kernel_size
         padding = self.padding or (self.dilation * (height - 1) // 2, self.dilation * (width - 1) // 2)
+        if factored:
+            return Product(x.astype(self.dtype), kernel, self.strides)
         y = conv2d(x.astype(self.dtype), kernel.astype(self.dtype), self.strides, padding, self.dilation, self.groups)
         y = checkpoint_name(y, CONV_OUTPUT)
         if self.use_bias:

@@ -13,7 +13,9 @@ from jax import lax
 from resjax.errors import InputError
 from resjax.layers.activation import relu
 from resjax.layers.backend import faster_forms, mesh_of_batch, placed_by_xla
+from resjax.layers.conv import Product
 from resjax.layers.cpu.norm import joined, moments_of, normalize, widened
+from resjax.layers.folded import folded
 from resjax.layers.initializers import initializer
 
 MOMENTS = "batch_moments"
@@ -53,7 +55,7 @@ class BatchNorm(nn.Module):
     @nn.compact
     def __call__(
         self,
-        x: jax.Array | Sequence[jax.Array],
+        x: jax.Array | Sequence[jax.Array] | Product,
         train: bool,
         activation: Callable[[jax.Array], jax.Array] | None = None,
         pool: Callable[[jax.Array], jax.Array] | None = None,
@@ -69,11 +71,16 @@ class BatchNorm(nn.Module):
         the same arrays, and others behind them, takes these `moments` and computes those of the others only. Without
         training they are None.
 
+        x may be a 1x1 convolution that is not computed yet. In training by the statistics of the whole batch it is one
+        convolution with this norm then, see `resjax.layers.folded`.
+
         Raises:
           InputError: with train=True where `batch_stats` is not mutable, or where a channel has a single value.
         """
+        if isinstance(x, Product) and (not train or self.frozen or self.norm_scope != "global"):
+            x = x.computed()
         several = isinstance(x, (list, tuple))
-        parts = tuple(x) if several else (x,)
+        parts: tuple[Any, ...] = tuple(x) if isinstance(x, (list, tuple)) else (x,)
         shape = (*parts[0].shape[:-1], sum(part.shape[-1] for part in parts))
         channels = shape[-1:]
         scale = self.param("scale", initializer(self.scale_init), channels, jnp.float32)
@@ -93,9 +100,14 @@ class BatchNorm(nn.Module):
                     f" nothing of the input {shape}: give more or larger images, or frozen_statistics=True"
                 )
             rectified, monotone = activation is relu, activation in (None, relu)
-            normalized = functools.partial(self._normalized, rectified=rectified, pool=pool if monotone else None)
-            others = (parts[1:], moments, scale, bias, running_mean.value)
-            y, moments = placed_by_xla(normalized, parts[0], *others, whole_results=1)
+            if isinstance(x, Product):
+                rectified, monotone = False, False
+                fold = functools.partial(folded, strides=x.strides, epsilon=self.epsilon, dtype=self.dtype)
+                y, moments = placed_by_xla(fold, x.x, x.kernel, scale, bias, whole_results=1)
+            else:
+                normalized = functools.partial(self._normalized, rectified=rectified, pool=pool if monotone else None)
+                others = (parts[1:], moments, scale, bias, running_mean.value)
+                y, moments = placed_by_xla(normalized, parts[0], *others, whole_results=1)
             if not self.is_initializing():
                 means, variances = moments.reshape(2, -1, *channels)
                 self._move(running_mean, running_var, means, variances, math.prod(shape[:-1]))
