@@ -26,7 +26,7 @@ class BatchNorm(nn.Module):
 
     Statistics are computed in float32 (float64 if x is float64). The variance is computed from differences, because
     E[x^2] - E[x]^2 in one pass loses digits where the mean is large. On a GPU or a TPU, bfloat16 takes one pass over
-    the differences to the running mean. Statistics do not depend on the number of devices that share the batch:
+    the differences to the running mean. Those of a `Product` are computed from its input. They do not depend on the number of devices that share the batch:
     `norm_scope` says over which images they are taken. The running statistics are always those of the whole batch:
     the running variance includes the spread of the groups' means.
 
