@@ -26,9 +26,9 @@ class BatchNorm(nn.Module):
 
     Statistics are computed in float32 (float64 if x is float64). The variance is computed from differences, because
     E[x^2] - E[x]^2 in one pass loses digits where the mean is large. On a GPU or a TPU, bfloat16 takes one pass over
-    the differences to the running mean. Those of a `Product` are computed from its input. They do not depend on the number of devices that share the batch:
-    `norm_scope` says over which images they are taken. The running statistics are always those of the whole batch:
-    the running variance includes the spread of the groups' means.
+    the differences to the running mean. Those of a `Product` are computed from its input. They do not depend on the
+    number of devices that share the batch: `norm_scope` says over which images they are taken. The running statistics
+    are always those of the whole batch: the running variance includes the spread of the groups' means.
 
     Variables: params `scale`, `bias`; batch_stats `mean`, `var`; each [C], float32. Where there are `batch_moments`
     (see `empty_moments`) the call is one of several that together make one update of the running statistics.
