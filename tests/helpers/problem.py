@@ -52,7 +52,8 @@ def new_state(network, optimizer, mesh=None, seed: int = 3, moving_average: bool
 
 @functools.cache
 def _initial_state(network, optimizer, seed, moving_average):
-    return jax.jit(lambda: train.create_state(network, optimizer, seed, SHAPE, moving_average))()
+    with jax.ensure_compile_time_eval():  # the first call may be one that is traced: its tracers would be kept
+        return jax.jit(lambda: train.create_state(network, optimizer, seed, SHAPE, moving_average))()
 
 
 def one_device():

@@ -54,9 +54,9 @@ def test_value_and_moments_are_those_of_bn_behind_the_convolution(strides, mean)
 
 
 @pytest.mark.quick
-def test_a_bottleneck_trains_as_with_bn_behind_its_convolutions():
+def test_a_bottleneck_trains_as_with_bn_behind_its_convolutions(float64):
     """Output, running statistics and all gradients in float64, where only the order of operations differs."""
-    with jax.enable_x64(True):
+    with float64():
         block, variables = _block(dtype=jnp.float64)
         variables = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), variables)
         x = jnp.asarray(_random(8, 6, 6, CHANNELS), jnp.float64)
