@@ -58,14 +58,13 @@ def network_cut(config):
         if cls.__name__ not in ("Highway", "WiderResNet"):  # the former's pooling fits its head
             stages = min(stages, 2)
         narrow = tuple(4 * 2**i for i in range(stages))
-        # Convolutions of a block.
-        depth = len(fields.get("block_type") or range(fields.get("deepening_factor", 0)))
+        convolutions = (fields | config.model.fields).get("deepening_factor", 0)  # of a block, as depths are counted
         cut |= {"stage_sizes": (1,) * stages} if stages else {}
         cut |= {
             "ResNet": {"widths": narrow},
             "PreActResNet": {"widths": narrow},
             "ResNeXt": {"widths": narrow, "cardinality": 2, "base_width": 16},
-            "WideResNet": {"depth": 4 + 3 * depth, "widening_factor": 1},
+            "WideResNet": {"depth": 4 + 3 * convolutions, "widening_factor": 1},
             "DenseNet": {"growth_rate": 4, "stem_width": 8},
             "VGG": {"width": 8},
             "SpeedResNet": {"widths": (8, 8, 16)},
