@@ -16,7 +16,7 @@ def relu(x: jax.Array) -> jax.Array:
 
 
 def positive_part(x: jax.Array) -> jax.Array:
-    """The value of `relu`.
+    """The value of `relu`, for what computes it with BN.
 
     Except on a TPU it is written as a choice: XLA takes a maximum with a constant for an operation cheap enough to
     repeat, and on a CPU every reader of a block's output repeats it, with the additions of all the blocks before. On a
